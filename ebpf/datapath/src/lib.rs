@@ -1,0 +1,1 @@
+//! Packet logic with no kernel in it, generic over maps and packet access.

@@ -1,0 +1,1 @@
+//! A kubelet: carries out pods through a CRI runtime and reports back to any API server.

@@ -1,0 +1,1 @@
+//! Loops that move the cluster's actual state to the desired one.

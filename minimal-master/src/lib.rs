@@ -1,0 +1,1 @@
+//! The master process: API server, scheduler and controllers, wired together.
