@@ -1,0 +1,124 @@
+//! Flows: what is translated, and to what.
+//!
+//! A translated flow has two entries in the LRU table of its family: the forward one under the tuple
+//! that the client sends, the reverse one under the tuple that the other end answers with. Each holds
+//! the tuple that such a packet leaves with, so that a known flow costs one lookup.
+
+use crate::plain::plain;
+use crate::{Be16, Ipv4, Ipv6, Ticks};
+
+/// The key of `flows_v4` and `flows_v6`: a packet's addresses and ports as it arrives.
+///
+/// ICMP echo has its identifier as the source port of a request and the destination port of a reply;
+/// the other port is 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct Tuple<A> {
+    /// Source address.
+    pub src: A,
+    /// Destination address.
+    pub dst: A,
+    /// Source port.
+    pub sport: Be16,
+    /// Destination port.
+    pub dport: Be16,
+    /// IANA protocol number; a word, so that the key is a whole number of words for the kernel's hash.
+    pub protocol: u32,
+}
+
+impl<A: Copy> Tuple<A> {
+    /// The tuple of the answer.
+    #[inline(always)]
+    pub const fn reversed(&self) -> Self {
+        Self {
+            src: self.dst,
+            dst: self.src,
+            sport: self.dport,
+            dport: self.sport,
+            protocol: self.protocol,
+        }
+    }
+}
+
+/// The value of `flows_v4` and `flows_v6`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Flow<A> {
+    /// Source address that the packet leaves with.
+    pub src: A,
+    /// Destination address that the packet leaves with.
+    pub dst: A,
+    /// Source port that the packet leaves with.
+    pub sport: Be16,
+    /// Destination port that the packet leaves with.
+    pub dport: Be16,
+    /// [`flow_flags`].
+    pub flags: u16,
+    /// [`FlowState`], as its number.
+    pub state: u16,
+    /// When a packet of this direction was last seen.
+    pub last_seen: Ticks,
+    /// When the flow began.
+    pub created: Ticks,
+    /// The backend, 0 for masqueraded flows.
+    pub backend_id: u32,
+    /// The service, 0 for masqueraded flows.
+    pub service_id: u32,
+}
+
+impl<A: Copy> Flow<A> {
+    /// The tuple that a packet of this flow leaves with.
+    #[inline(always)]
+    pub const fn translated(&self, protocol: u32) -> Tuple<A> {
+        Tuple {
+            src: self.src,
+            dst: self.dst,
+            sport: self.sport,
+            dport: self.dport,
+            protocol,
+        }
+    }
+
+    /// The state, unknown numbers being [`FlowState::New`].
+    #[inline(always)]
+    pub const fn state(&self) -> FlowState {
+        match self.state {
+            1 => FlowState::Established,
+            2 => FlowState::Closing,
+            _ => FlowState::New,
+        }
+    }
+}
+
+/// Bits of [`Flow::flags`].
+pub mod flow_flags {
+    /// This entry is the one for the answers.
+    pub const REVERSE: u16 = 1 << 0;
+    /// The source is translated too (port from the agent's range), so both directions pass this node.
+    pub const SNAT: u16 = 1 << 1;
+    /// A pod's flow that leaves the cluster.
+    pub const MASQUERADE: u16 = 1 << 2;
+    /// After translation the packet is for this node or a pod on it: hand it to the stack. Unset: it
+    /// leaves again by the route to its new destination.
+    pub const TO_STACK: u16 = 1 << 3;
+}
+
+/// How far a flow has come; decides its timeout.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u16)]
+pub enum FlowState {
+    /// Only the client has been heard.
+    #[default]
+    New = 0,
+    /// Both ends have been heard.
+    Established = 1,
+    /// TCP: a FIN or RST was seen.
+    Closing = 2,
+}
+
+plain! {
+    Tuple<Ipv4> = 16,
+    Tuple<Ipv6> = 40,
+    Flow<Ipv4> = 32,
+    Flow<Ipv6> = 56,
+}
