@@ -1,0 +1,7 @@
+//! Label and field selectors of lists, watches and workloads.
+
+mod field;
+mod label;
+
+pub use field::FieldSelector;
+pub use label::{LabelSelector, Operator, Requirement};
