@@ -57,6 +57,20 @@ impl<'a> Path<'a> {
     }
 }
 
+impl Path<'_> {
+    /// The path without list indices and map keys, as Go's JSON decoder names fields: `spec.containers.image`.
+    pub fn fields_only(&self) -> String {
+        let mut text = self.parent.map(Path::fields_only).unwrap_or_default();
+        if let Step::Field(name) = self.step {
+            if !text.is_empty() {
+                text.push('.');
+            }
+            text.push_str(name);
+        }
+        text
+    }
+}
+
 impl fmt::Display for Path<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(parent) = self.parent {

@@ -69,11 +69,6 @@ pub fn map_at<'a>(value: &'a Value, pointer: &str) -> &'a Map<String, Value> {
         .unwrap_or(&NO_FIELDS)
 }
 
-/// The value itself if it is there and not null.
-pub fn present<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
-    value.get(key).filter(|v| !v.is_null())
-}
-
 /// The object at `key`, made when it is missing. None when `value` or the field is of another type.
 pub fn object_mut<'a>(value: &'a mut Value, key: &str) -> Option<&'a mut Map<String, Value>> {
     value

@@ -15,6 +15,7 @@ pub mod discovery;
 pub mod duration;
 pub mod field;
 pub mod kinds;
+pub mod names;
 pub mod openapi;
 pub mod patch;
 pub mod prepare;
@@ -26,6 +27,7 @@ pub mod status;
 pub mod table;
 pub mod validate;
 
+mod equality;
 mod json;
 
 pub use field::FieldError;
