@@ -1,3 +1,31 @@
 //! The `sluice` command line: parses arguments, starts the part that was asked for, turns errors into exit codes.
 
-fn main() {}
+mod command;
+mod logging;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use command::Cli;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logging::init(cli.verbosity, cli.command.is_for_people());
+    let name = cli.command.name();
+    // Fails only when a provider is installed already, which is what is wanted.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match runtime().and_then(|runtime| runtime.block_on(cli.command.run())) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("sluice {name}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?)
+}

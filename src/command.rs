@@ -1,0 +1,67 @@
+//! Which subcommands there are, and which crate's entry point each one calls.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The node side of Kubernetes networking: an eBPF service load balancer, a per-pod IP allocator, a kubelet and a minimal master.
+#[derive(Parser)]
+#[command(name = "sluice", version, max_term_width = 110)]
+pub struct Cli {
+    /// Log verbosity: up to 3 for information, 4 for debugging, 6 for everything; RUST_LOG wins
+    #[arg(
+        short = 'v',
+        long = "v",
+        value_name = "N",
+        global = true,
+        default_value_t = 2
+    )]
+    pub verbosity: u8,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// One part of Sluice.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Bring up a cluster on this machine: a master and three nodes, each in a network namespace of its own
+    Up(sluice_cluster::cli::UpArgs),
+    /// Remove a cluster that `sluice up` made, also after a crash
+    Down(sluice_cluster::cli::DownArgs),
+    /// Show a cluster's processes, nodes and pods
+    Status(sluice_cluster::cli::StatusArgs),
+    /// Print the version
+    Version,
+}
+
+impl Command {
+    /// The name under which errors are reported.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Up(_) => "up",
+            Self::Down(_) => "down",
+            Self::Status(_) => "status",
+            Self::Version => "version",
+        }
+    }
+
+    /// Whether its output is read by somebody who waits for it, rather than kept as a log.
+    pub fn is_for_people(&self) -> bool {
+        matches!(
+            self,
+            Self::Up(_) | Self::Down(_) | Self::Status(_) | Self::Version
+        )
+    }
+
+    /// Runs the part until it ends or is told to.
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Up(args) => sluice_cluster::cli::up(args).await?,
+            Self::Down(args) => sluice_cluster::cli::down(args).await?,
+            Self::Status(args) => sluice_cluster::cli::status(args).await?,
+            Self::Version => println!("sluice {}", env!("CARGO_PKG_VERSION")),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
