@@ -1,0 +1,192 @@
+//! A restarted agent: what the maps hold, read back before anything is written.
+//!
+//! The maps hold no Kubernetes names. A service found in them is an orphan until a plan has one of its
+//! frontends' keys; then the port takes over its id, backends and ranges, so that flows, affinity and
+//! counters go on. What is still an orphan after the first full sync belongs to nobody and is pruned.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::time::Instant;
+
+use sluice_common::{Backend, Frontend, Range, frontend_flags};
+
+use super::expose::maglev_entries;
+use super::held::{HeldBackend, HeldRange, Port};
+use super::pools::{Pools, Resting};
+use super::{Reconciler, Report, Retries};
+use crate::maps::{FrontendKey, MapError, Pool, Protocol, Tables};
+
+/// Services in the maps that no plan has claimed.
+#[derive(Debug, Default)]
+pub(super) struct Orphans {
+    ports: BTreeMap<u32, Port>,
+    /// Backends that nothing can be made of: without a service, or twice in one.
+    strays: Vec<u32>,
+}
+
+impl Orphans {
+    /// The first of these services that is still an orphan.
+    pub fn adopt(&mut self, mut ids: impl Iterator<Item = u32>) -> Option<Port> {
+        ids.find_map(|id| self.ports.remove(&id))
+    }
+
+    fn port(&mut self, service_id: u32) -> &mut Port {
+        self.ports
+            .entry(service_id)
+            .or_insert_with(|| Port::new(service_id))
+    }
+}
+
+impl<T: Tables> Reconciler<T> {
+    /// Takes over tables as they are. Nothing is written.
+    ///
+    /// # Errors
+    /// When a table cannot be read.
+    pub fn restore(tables: T) -> Result<Self, MapError> {
+        let mut this = Self {
+            pools: Pools::new(tables.capacity()),
+            frontends: tables.frontends()?.into_iter().collect(),
+            services: HashMap::new(),
+            addresses: HashMap::new(),
+            orphans: Orphans::default(),
+            retries: Retries::default(),
+            report: Report::default(),
+            tables,
+        };
+        this.find_backends()?;
+        this.find_ranges()?;
+        for (service_id, network) in this.tables.source_ranges()? {
+            this.orphans.port(service_id).source_ranges.insert(network);
+        }
+        let ids: Vec<u32> = this.orphans.ports.keys().copied().collect();
+        ids.into_iter()
+            .for_each(|id| _ = this.pools.services.reserve(id));
+        Ok(this)
+    }
+
+    fn find_backends(&mut self) -> Result<(), MapError> {
+        for (
+            id,
+            Backend {
+                addr,
+                service_id,
+                port,
+                flags,
+                ..
+            },
+        ) in self.tables.backends()?
+        {
+            if !self.pools.backends.reserve(id) {
+                continue;
+            }
+            let place = (addr.to_ip(), port.get());
+            let known = self
+                .orphans
+                .ports
+                .get(&service_id)
+                .is_some_and(|port| port.backends.contains_key(&place));
+            if service_id == 0 || known {
+                self.orphans.strays.push(id);
+            } else {
+                self.orphans
+                    .port(service_id)
+                    .backends
+                    .insert(place, HeldBackend { id, flags });
+            }
+        }
+        Ok(())
+    }
+
+    fn find_ranges(&mut self) -> Result<(), MapError> {
+        let mut frontends: Vec<_> = self
+            .frontends
+            .iter()
+            .map(|(key, value)| (*key, *value))
+            .collect();
+        frontends.sort_unstable_by_key(|(key, _)| *key);
+        for (key, value) in frontends {
+            if value.service_id == 0 {
+                continue;
+            }
+            self.orphans.port(value.service_id).keys.insert(key);
+            self.find_range(value.service_id, Pool::Slots, value.internal)?;
+            self.find_range(value.service_id, Pool::Maglev, value.external)?;
+        }
+        Ok(())
+    }
+
+    /// A range that overlaps one already found is left to whoever was first: the frontend gets a
+    /// range of its own when it is planned.
+    fn find_range(&mut self, service_id: u32, pool: Pool, range: Range) -> Result<(), MapError> {
+        let known = self
+            .orphans
+            .port(service_id)
+            .ranges
+            .iter()
+            .any(|held| (held.pool, held.range) == (pool, range));
+        if range.len == 0 || known || !self.pools.reserve_range(pool, range) {
+            return Ok(());
+        }
+        let entries = self.tables.read_range(pool, range)?;
+        let port = self.orphans.port(service_id);
+        let ids = made_from(port, pool, entries);
+        port.ranges.push(HeldRange { pool, range, ids });
+        Ok(())
+    }
+
+    /// Removes what no plan has claimed. To be called after the first full sync; again when it fails.
+    ///
+    /// # Errors
+    /// The first write that failed; what was done stays done.
+    pub fn prune(&mut self, now: Instant) -> Result<Report, MapError> {
+        while let Some((id, mut port)) = self.orphans.ports.pop_first() {
+            // The protocol is lost with the keys; a search for flows of a TCP backend finds nothing
+            // that may not go.
+            let udp = port.keys.iter().any(|key| key.protocol == Protocol::Udp);
+            let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
+            if let Err(error) = self.retire_port(protocol, None, &mut port, now) {
+                self.orphans.ports.insert(id, port);
+                return Err(error);
+            }
+            self.drop_service_id(id, now);
+        }
+        for id in std::mem::take(&mut self.orphans.strays) {
+            self.pools.rest(now, Resting::Backend(id));
+        }
+        self.prune_frontends()?;
+        Ok(std::mem::take(&mut self.report))
+    }
+
+    /// Whole addresses and frontends without a service that no plan has claimed.
+    fn prune_frontends(&mut self) -> Result<(), MapError> {
+        let unclaimed = |(key, value): (&FrontendKey, &Frontend)| {
+            let address = value.flags & frontend_flags::ADDRESS != 0;
+            let claimed = address
+                && *key == FrontendKey::address(key.addr)
+                && self.addresses.contains_key(&key.addr);
+            (value.service_id == 0 && !claimed).then_some(*key)
+        };
+        let gone: Vec<_> = self.frontends.iter().filter_map(unclaimed).collect();
+        gone.iter().try_for_each(|key| self.delete_frontend(key))
+    }
+}
+
+/// The ids, by place, whose range this is; none when it is not what the agent would write.
+fn made_from(port: &Port, pool: Pool, entries: Vec<u32>) -> Box<[u32]> {
+    let used: BTreeSet<u32> = entries.iter().copied().collect();
+    let in_use = port
+        .backends
+        .iter()
+        .filter(|(_, held)| used.contains(&held.id));
+    let (places, ids): (Vec<(IpAddr, u16)>, Vec<u32>) =
+        in_use.map(|(place, held)| (*place, held.id)).unzip();
+    let expected = match pool {
+        Pool::Slots => ids.clone(),
+        Pool::Maglev => maglev_entries(places.into_iter(), &ids),
+    };
+    if entries == expected {
+        ids.into()
+    } else {
+        Box::default()
+    }
+}
