@@ -57,6 +57,28 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, String> {
     Ok(ExitCode::from(u8::from(report.failed() > 0)))
 }
 
+/// Asks once and prints the answer's body. Exit code 1 when there is none.
+pub fn get(arguments: Arguments) -> Result<ExitCode, String> {
+    let plan = Plan {
+        target: Target::parse(arguments.bare("URL")?)?,
+        keep: false,
+        timeout: Duration::from_millis(arguments.get("timeout-ms", 2000)?).max(MIN_TIMEOUT),
+        concurrency: 1,
+        left: AtomicU64::new(1),
+        stopped: AtomicBool::new(false),
+    };
+    let client = Client {
+        plan: &plan,
+        kept: None,
+    };
+    let mut stream = client.connect()?;
+    let answer = client
+        .ask(&mut stream)
+        .map_err(|error| describe("request", &error))?;
+    print!("{}", String::from_utf8_lossy(&answer.body));
+    Ok(ExitCode::from(u8::from(answer.second_word() != "200")))
+}
+
 const MIN_TIMEOUT: Duration = Duration::from_millis(1);
 
 impl Plan {

@@ -16,6 +16,7 @@ use arguments::Arguments;
 
 const USAGE: &str = "usage:
   echo serve [--port 8080] [--drain-ms 1000]
+  echo get URL
   echo load URL [--requests 10000] [--concurrency 16] [--keep] [--timeout-ms 2000] [--json]
   echo load URL --continuous [--duration-ms 10000] [--interval-ms 100] [--concurrency 4] [--keep]
 
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     let outcome = match words.next().as_deref() {
         Some("serve") => Arguments::parse(words).and_then(serve::run),
         Some("load") => Arguments::parse(words).and_then(load::run),
+        Some("get") => Arguments::parse(words).and_then(load::get),
         Some("help" | "--help" | "-h") => {
             println!("{USAGE}");
             Ok(ExitCode::SUCCESS)
