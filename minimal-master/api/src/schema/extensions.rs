@@ -82,6 +82,9 @@ static INDEX: LazyLock<Index> = LazyLock::new(|| {
     atomic.chain(others).collect()
 });
 
+/// Upstream says nothing about the field.
+pub static NONE: FieldExtension = NOTHING;
+
 const NOTHING: FieldExtension = FieldExtension {
     list_type: "",
     list_map_keys: &[],
