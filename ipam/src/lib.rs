@@ -1,1 +1,5 @@
-//! The per-pod IP allocator, its CNI plugin and node daemon, and the pods' links and routes over rtnetlink.
+//! Pod addresses and pod networking: the allocator, the CNI plugin, the node's daemon, and the links and
+//! routes that make an address work.
+
+pub mod allocator;
+pub mod links;

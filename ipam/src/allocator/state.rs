@@ -1,0 +1,624 @@
+//! The pure allocator: pools and owners in memory, no clock, no disk. Every change can be undone
+//! exactly, newest first, which is what lets the durable allocator answer "the disk is full" with
+//! nothing changed.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use thiserror::Error;
+
+use super::blocks::{Blocks, Slot};
+use super::owner::Key;
+use super::owners::{Owners, Slots};
+use super::pool::{Freed, MAX_POOLS, Pool, PoolUsage, rested};
+
+/// Why an address was not assigned. Nothing was changed.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no pool to take from. Retryable: a node gets its pools when it is registered.
+    #[error("no address pool is configured")]
+    NoPool,
+    /// Every address of the family is held, or rests. Retryable.
+    #[error("no {family} address is free in {pools}: {used} used, {cooling} cooling down")]
+    Exhausted {
+        /// "IPv4" or "IPv6".
+        family: &'static str,
+        /// The pools that were tried.
+        pools: String,
+        /// Addresses held by owners.
+        used: u64,
+        /// Addresses that were freed less than a cool-down ago.
+        cooling: u64,
+    },
+    /// A requested address is in no active pool.
+    #[error("address {0} is in none of the active pools")]
+    NotInPool(IpAddr),
+    /// A requested address is held by another owner, or reserved, or cooling down.
+    #[error("address {address} is {why}")]
+    Unavailable {
+        /// The address.
+        address: IpAddr,
+        /// "in use", "reserved" or "cooling down".
+        why: &'static str,
+    },
+    /// More than one address of a family was requested.
+    #[error("more than one {0} address was requested")]
+    TooMany(&'static str),
+    /// The owner holds other addresses than the requested ones.
+    #[error("the owner already holds {0}")]
+    Holds(IpAddr),
+    /// 65,536 pools exist.
+    #[error("more than {MAX_POOLS} pools")]
+    TooManyPools,
+    /// 2^32 addresses of this node were touched.
+    #[error("more addresses were used than one allocator can tell apart")]
+    TooManyAddresses,
+}
+
+/// Records that contradict each other: the files were damaged or edited.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("contradiction: {0}")]
+pub(super) struct Contradiction(pub(super) &'static str);
+
+/// Where a taken address came from, so that it can be put back.
+#[derive(Clone, Copy, Debug)]
+enum Origin {
+    Fresh { cursor: u64 },
+    Freed { position: usize, at: u32 },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    slot: Slot,
+    origin: Origin,
+}
+
+/// What undoes one step.
+#[derive(Debug)]
+pub(super) enum Undo {
+    Assign { key: Key, taken: [Option<Taken>; 2] },
+    Release { key: Key, slots: Slots },
+    Pools { active: Vec<bool> },
+}
+
+/// An address as the disk knows it: a pool's number and the offset in it.
+pub(super) type Place = (u16, u64);
+
+/// All pools and owners. See the module's documentation.
+#[derive(Debug, Default)]
+pub struct State {
+    pools: Vec<Pool>,
+    blocks: Blocks,
+    owners: Owners,
+    reserved: Vec<IpNetwork>,
+    /// Seconds.
+    cool_down: u32,
+}
+
+const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
+
+impl State {
+    /// No pools. `reserved` is never handed out; a freed address rests for `cool_down` seconds.
+    pub fn new(reserved: Vec<IpNetwork>, cool_down: u32) -> Self {
+        Self {
+            reserved,
+            cool_down,
+            ..Self::default()
+        }
+    }
+
+    /// Makes exactly `cidrs` the active pools, in this order of preference within a family as far as
+    /// they are new. Host bits are ignored. Returns `None` where that changes nothing.
+    pub(super) fn set_pools(&mut self, cidrs: &[IpNetwork]) -> Result<Option<Undo>, Refusal> {
+        let wanted: Vec<IpNetwork> = cidrs.iter().map(truncate).collect();
+        let known = |cidr: &IpNetwork| self.pools.iter().any(|pool| pool.cidr == *cidr);
+        let new: Vec<IpNetwork> = wanted.iter().filter(|c| !known(c)).copied().collect();
+        if self.pools.len() + new.len() > MAX_POOLS {
+            return Err(Refusal::TooManyPools);
+        }
+        let active: Vec<bool> = self.pools.iter().map(|pool| pool.active).collect();
+        for pool in &mut self.pools {
+            pool.active = wanted.contains(&pool.cidr);
+        }
+        let changed = !new.is_empty() || self.pools.iter().zip(&active).any(|(p, a)| p.active != *a);
+        for cidr in new {
+            // A CIDR that is named twice is one pool.
+            if self.pools.iter().all(|pool| pool.cidr != cidr) {
+                self.pools.push(Pool::new(cidr, &self.reserved));
+            }
+        }
+        Ok(changed.then_some(Undo::Pools { active }))
+    }
+
+    /// CIDR and whether it is active, by number.
+    pub(super) fn pools(&self) -> impl Iterator<Item = (IpNetwork, bool)> + '_ {
+        self.pools.iter().map(|pool| (pool.cidr, pool.active))
+    }
+
+    /// Assigns one address of each family that has an active pool, or exactly `fixed`. `now` is in
+    /// seconds since the Unix epoch and must not go backwards. An owner that has addresses keeps
+    /// them: `None` says that nothing was changed.
+    pub(super) fn assign(
+        &mut self,
+        key: Key,
+        fixed: &[IpAddr],
+        now: u32,
+    ) -> Result<Option<Undo>, Refusal> {
+        if let Some(slots) = self.owners.get(key) {
+            return self.check_held(slots, fixed).map(|()| None);
+        }
+        let mut taken = [None, None];
+        for family in 0..2 {
+            match self.take_family(family, fixed, now) {
+                Ok(address) => taken[family] = address,
+                Err(refusal) => {
+                    self.put_back(taken);
+                    return Err(refusal);
+                }
+            }
+        }
+        if taken.iter().all(Option::is_none) {
+            return Err(Refusal::NoPool);
+        }
+        let slots = taken.map(|taken| taken.map_or(Slot::NONE, |taken: Taken| taken.slot));
+        self.owners.insert(key, slots);
+        Ok(Some(Undo::Assign { key, taken }))
+    }
+
+    fn check_held(&self, slots: Slots, fixed: &[IpAddr]) -> Result<(), Refusal> {
+        let held = self.addresses(slots);
+        match held.first() {
+            Some(&first) if !fixed.iter().all(|address| held.contains(address)) => {
+                Err(Refusal::Holds(first))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn take_family(
+        &mut self,
+        family: usize,
+        fixed: &[IpAddr],
+        now: u32,
+    ) -> Result<Option<Taken>, Refusal> {
+        if fixed.is_empty() {
+            return self.take_any(family, now);
+        }
+        let mut wanted = fixed.iter().filter(|a| usize::from(a.is_ipv6()) == family);
+        match (wanted.next(), wanted.next()) {
+            (None, _) => Ok(None),
+            (Some(&address), None) => self.take_fixed(address, now).map(Some),
+            (Some(_), Some(_)) => Err(Refusal::TooMany(FAMILIES[family])),
+        }
+    }
+
+    fn take_any(&mut self, family: usize, now: u32) -> Result<Option<Taken>, Refusal> {
+        let mut tried = false;
+        for number in 0..self.pools.len() {
+            let pool = &self.pools[number];
+            if !pool.active || pool.family() != family {
+                continue;
+            }
+            tried = true;
+            if let Some(taken) = self.take_from(number, now)? {
+                return Ok(Some(taken));
+            }
+        }
+        match tried {
+            true => Err(self.exhausted(family, now)),
+            false => Ok(None),
+        }
+    }
+
+    fn take_from(&mut self, number: usize, now: u32) -> Result<Option<Taken>, Refusal> {
+        if self.pools[number].prefers_recycling() {
+            if let Some(taken) = self.take_freed(number, now) {
+                return Ok(Some(taken));
+            }
+        }
+        match self.take_fresh(number)? {
+            Some(taken) => Ok(Some(taken)),
+            None => Ok(self.take_freed(number, now)),
+        }
+    }
+
+    fn take_fresh(&mut self, number: usize) -> Result<Option<Taken>, Refusal> {
+        let Some(offset) = self.next_fresh(number) else {
+            return Ok(None);
+        };
+        let slot = self.blocks.slot(number as u16, offset).ok_or(Refusal::TooManyAddresses)?;
+        let pool = &mut self.pools[number];
+        let origin = Origin::Fresh { cursor: pool.cursor };
+        pool.cursor = offset;
+        self.occupy(slot);
+        Ok(Some(Taken { slot, origin }))
+    }
+
+    fn next_fresh(&self, number: usize) -> Option<u64> {
+        let pool = &self.pools[number];
+        let mut from = pool.cursor;
+        loop {
+            let offset = self.blocks.next_untouched(number as u16, pool.skip_reserved(from)?)?;
+            if !pool.is_reserved(offset) {
+                return (offset <= pool.last()).then_some(offset);
+            }
+            from = offset;
+        }
+    }
+
+    fn take_freed(&mut self, number: usize, now: u32) -> Option<Taken> {
+        let pool = &self.pools[number];
+        let oldest = |freed: &&Freed| !pool.is_reserved(self.blocks.place(freed.slot).1);
+        let position = pool.freed.iter().position(|freed| oldest(&freed))?;
+        let freed = pool.freed[position];
+        rested(freed.at, now, self.cool_down).then(|| self.take_at(number, position, freed))
+    }
+
+    fn take_at(&mut self, number: usize, position: usize, freed: Freed) -> Taken {
+        self.pools[number].freed.remove(position);
+        self.occupy(freed.slot);
+        let origin = Origin::Freed { position, at: freed.at };
+        Taken { slot: freed.slot, origin }
+    }
+
+    fn take_fixed(&mut self, address: IpAddr, now: u32) -> Result<Taken, Refusal> {
+        let refuse = |why| Err(Refusal::Unavailable { address, why });
+        let (number, offset) = self.find(address).ok_or(Refusal::NotInPool(address))?;
+        let slot = self.blocks.slot(number as u16, offset).ok_or(Refusal::TooManyAddresses)?;
+        let pool = &self.pools[number];
+        if pool.is_reserved(offset) {
+            return refuse("reserved");
+        }
+        if self.blocks.is_used(slot) {
+            return refuse("in use");
+        }
+        let Some(position) = pool.freed.iter().position(|freed| freed.slot == slot) else {
+            let origin = Origin::Fresh { cursor: pool.cursor };
+            self.occupy(slot);
+            return Ok(Taken { slot, origin });
+        };
+        let freed = pool.freed[position];
+        match rested(freed.at, now, self.cool_down) {
+            true => Ok(self.take_at(number, position, freed)),
+            false => refuse("cooling down"),
+        }
+    }
+
+    /// The active pool that holds an address.
+    fn find(&self, address: IpAddr) -> Option<(usize, u64)> {
+        let pools = self.pools.iter().enumerate().filter(|(_, pool)| pool.active);
+        pools
+            .filter_map(|(number, pool)| Some((number, pool.offset(address)?)))
+            .next()
+    }
+
+    fn occupy(&mut self, slot: Slot) {
+        debug_assert!(!self.blocks.is_used(slot), "handed out twice");
+        self.blocks.set_used(slot, true);
+        self.blocks.set_touched(slot, true);
+        let pool = self.blocks.place(slot).0;
+        self.pools[usize::from(pool)].used += 1;
+    }
+
+    fn vacate(&mut self, slot: Slot) -> usize {
+        debug_assert!(self.blocks.is_used(slot), "freed twice");
+        self.blocks.set_used(slot, false);
+        let pool = usize::from(self.blocks.place(slot).0);
+        self.pools[pool].used -= 1;
+        pool
+    }
+
+    fn put_back(&mut self, taken: [Option<Taken>; 2]) {
+        for Taken { slot, origin } in taken.into_iter().flatten().rev() {
+            let number = self.vacate(slot);
+            match origin {
+                Origin::Fresh { cursor } => {
+                    self.blocks.set_touched(slot, false);
+                    self.pools[number].cursor = cursor;
+                }
+                Origin::Freed { position, at } => {
+                    self.pools[number].freed.insert(position, Freed { slot, at });
+                }
+            }
+        }
+    }
+
+    /// Frees what an owner holds; `None` where it holds nothing.
+    pub(super) fn release(&mut self, key: Key, now: u32) -> Option<Undo> {
+        let slots = self.owners.remove(key)?;
+        for slot in present(slots) {
+            let number = self.vacate(slot);
+            self.pools[number].freed.push_back(Freed { slot, at: now });
+        }
+        Some(Undo::Release { key, slots })
+    }
+
+    /// Takes a change back. Changes must be undone newest first.
+    pub(super) fn undo(&mut self, undo: Undo) {
+        match undo {
+            Undo::Assign { key, taken } => {
+                self.owners.remove(key);
+                self.put_back(taken);
+            }
+            Undo::Release { key, slots } => {
+                for slot in present(slots).rev() {
+                    let number = usize::from(self.blocks.place(slot).0);
+                    self.pools[number].freed.pop_back();
+                    self.occupy(slot);
+                }
+                self.owners.insert(key, slots);
+            }
+            Undo::Pools { active } => {
+                self.pools.truncate(active.len());
+                for (pool, active) in self.pools.iter_mut().zip(active) {
+                    pool.active = active;
+                }
+            }
+        }
+    }
+
+    /// Applies an assignment that was read from disk.
+    pub(super) fn restore_owner(&mut self, key: Key, places: &[Place]) -> Result<(), Contradiction> {
+        if self.owners.get(key).is_some() {
+            return Err(Contradiction("an owner is assigned addresses twice"));
+        }
+        let mut slots = [Slot::NONE; 2];
+        for &place in places {
+            let slot = self.restore_slot(place)?;
+            if self.blocks.is_used(slot) {
+                return Err(Contradiction("an address is held twice"));
+            }
+            if self.blocks.is_touched(slot) {
+                self.forget_freed(slot);
+            }
+            self.occupy(slot);
+            let family = self.pools[usize::from(place.0)].family();
+            if std::mem::replace(&mut slots[family], slot) != Slot::NONE {
+                return Err(Contradiction("an owner holds two addresses of a family"));
+            }
+        }
+        self.owners.insert(key, slots);
+        Ok(())
+    }
+
+    /// Applies a waiting freed address that was read from a snapshot.
+    pub(super) fn restore_freed(&mut self, place: Place, at: u32) -> Result<(), Contradiction> {
+        let slot = self.restore_slot(place)?;
+        if self.blocks.is_touched(slot) {
+            return Err(Contradiction("a freed address is also held"));
+        }
+        self.blocks.set_touched(slot, true);
+        self.pools[usize::from(place.0)].freed.push_back(Freed { slot, at });
+        Ok(())
+    }
+
+    /// Applies a pool that was read from disk, by number.
+    pub(super) fn restore_pool(&mut self, number: u16, cidr: IpNetwork, active: bool) -> Result<(), Contradiction> {
+        let at = usize::from(number);
+        if at == self.pools.len() {
+            self.pools.push(Pool::new(cidr, &self.reserved));
+        }
+        match self.pools.get_mut(at) {
+            Some(pool) if pool.cidr == cidr => pool.active = active,
+            _ => return Err(Contradiction("a pool's number changed")),
+        }
+        Ok(())
+    }
+
+    fn restore_slot(&mut self, place: Place) -> Result<Slot, Contradiction> {
+        match self.pools.get(usize::from(place.0)) {
+            Some(pool) if place.1 <= pool.last() => {}
+            _ => return Err(Contradiction("an address is outside of its pool")),
+        }
+        let slot = self.blocks.slot(place.0, place.1);
+        slot.ok_or(Contradiction("more addresses than one allocator can tell apart"))
+    }
+
+    /// Nearly always the oldest, so this is quick.
+    fn forget_freed(&mut self, slot: Slot) {
+        let number = self.blocks.place(slot).0;
+        let freed = &mut self.pools[usize::from(number)].freed;
+        if let Some(position) = freed.iter().position(|freed| freed.slot == slot) {
+            freed.remove(position);
+        }
+    }
+
+    /// Freed addresses may carry a time that a clock, set back since, has yet to reach: let their
+    /// rest begin now instead of waiting for that time.
+    pub(super) fn forget_future(&mut self, now: u32) {
+        for freed in self.pools.iter_mut().flat_map(|pool| &mut pool.freed) {
+            freed.at = freed.at.min(now);
+        }
+    }
+
+    /// What an owner holds, IPv4 first; empty where it holds nothing.
+    pub fn lookup(&self, key: Key) -> Vec<IpAddr> {
+        self.owners.get(key).map_or_else(Vec::new, |slots| self.addresses(slots))
+    }
+
+    fn addresses(&self, slots: Slots) -> Vec<IpAddr> {
+        present(slots).map(|slot| self.address(self.blocks.place(slot))).collect()
+    }
+
+    /// The address at a place on disk.
+    pub(super) fn address(&self, place: Place) -> IpAddr {
+        self.pools[usize::from(place.0)].address(place.1)
+    }
+
+    pub(super) fn places(&self, key: Key) -> impl Iterator<Item = Place> + '_ {
+        let slots = self.owners.get(key).unwrap_or([Slot::NONE; 2]);
+        present(slots).map(|slot| self.blocks.place(slot))
+    }
+
+    /// Every freed address that waits, the oldest of each pool first.
+    pub(super) fn freed(&self) -> impl Iterator<Item = (Place, u32)> + '_ {
+        let all = self.pools.iter().flat_map(|pool| &pool.freed);
+        all.map(|freed| (self.blocks.place(freed.slot), freed.at))
+    }
+
+    /// Every owner and what it holds.
+    pub fn owners(&self) -> impl Iterator<Item = (Key, Vec<IpAddr>)> + '_ {
+        self.owners.iter().map(|(key, slots)| (key, self.addresses(slots)))
+    }
+
+    /// The number of owners.
+    pub fn owner_count(&self) -> usize {
+        self.owners.len()
+    }
+
+    /// How full each pool is.
+    pub fn usage(&self, now: u32) -> Vec<PoolUsage> {
+        let pools = self.pools.iter();
+        pools.map(|pool| pool.usage(now, self.cool_down)).collect()
+    }
+
+    /// Whether an address has an owner.
+    pub fn is_used(&self, address: IpAddr) -> bool {
+        let mut pools = self.pools.iter().enumerate();
+        pools.any(|(number, pool)| {
+            let slot = pool.offset(address).and_then(|offset| self.blocks.existing_slot(number as u16, offset));
+            slot.is_some_and(|slot| self.blocks.is_used(slot))
+        })
+    }
+
+    /// Bytes held on the heap, without those of waiting freed addresses.
+    pub fn memory(&self) -> usize {
+        self.blocks.memory() + self.owners.memory()
+    }
+
+    fn exhausted(&self, family: usize, now: u32) -> Refusal {
+        let usages = self.usage(now);
+        let full = usages.iter().filter(|u| u.active && usize::from(u.cidr.is_ipv6()) == family);
+        let cidrs: Vec<String> = full.clone().map(|usage| usage.cidr.to_string()).collect();
+        Refusal::Exhausted {
+            family: FAMILIES[family],
+            pools: cidrs.join(", "),
+            used: full.clone().map(|usage| usage.used).sum(),
+            cooling: full.map(|usage| usage.cooling).sum(),
+        }
+    }
+}
+
+fn present(slots: Slots) -> impl DoubleEndedIterator<Item = Slot> {
+    slots.into_iter().filter(|slot| *slot != Slot::NONE)
+}
+
+fn truncate(cidr: &IpNetwork) -> IpNetwork {
+    IpNetwork::new(cidr.network(), cidr.prefix()).unwrap_or(*cidr)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::owner::Owner;
+    use super::*;
+
+    fn state(cidrs: &[&str], cool_down: u32) -> State {
+        let mut state = State::new(Vec::new(), cool_down);
+        let cidrs: Vec<IpNetwork> = cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect();
+        state.set_pools(&cidrs).unwrap();
+        state
+    }
+
+    fn key(n: u32) -> Key {
+        Owner::new(n.to_string(), "eth0").key()
+    }
+
+    fn give(state: &mut State, n: u32, now: u32) -> Vec<String> {
+        state.assign(key(n), &[], now).unwrap();
+        state.lookup(key(n)).iter().map(IpAddr::to_string).collect()
+    }
+
+    #[test]
+    fn an_owner_gets_one_address_of_each_family_and_keeps_them() {
+        let mut state = state(&["10.0.0.0/24", "fd00::/64"], 0);
+        assert_eq!(give(&mut state, 1, 0), ["10.0.0.1", "fd00::1"]);
+        assert_eq!(give(&mut state, 2, 0), ["10.0.0.2", "fd00::2"]);
+        assert!(state.assign(key(1), &[], 9).unwrap().is_none());
+        assert_eq!(give(&mut state, 1, 9), ["10.0.0.1", "fd00::1"]);
+    }
+
+    #[test]
+    fn freed_addresses_return_after_the_cool_down_oldest_first() {
+        let mut state = state(&["10.0.0.0/29"], 30);
+        (1..=6).for_each(|n| drop(give(&mut state, n, 0)));
+        state.release(key(4), 100).unwrap();
+        state.release(key(2), 110).unwrap();
+        let refusal = state.assign(key(7), &[], 129).unwrap_err();
+        assert_eq!(
+            refusal.to_string(),
+            "no IPv4 address is free in 10.0.0.0/29: 4 used, 2 cooling down"
+        );
+        assert_eq!(give(&mut state, 7, 130), ["10.0.0.4"]);
+        assert!(state.assign(key(8), &[], 139).is_err());
+        assert_eq!(give(&mut state, 8, 140), ["10.0.0.2"]);
+    }
+
+    #[test]
+    fn when_one_family_is_exhausted_the_other_is_put_back() {
+        let mut state = state(&["10.0.0.0/24", "fd00::1/128"], 0);
+        assert_eq!(give(&mut state, 1, 0), ["10.0.0.1", "fd00::1"]);
+        assert!(state.assign(key(2), &[], 0).is_err());
+        assert_eq!(state.usage(0)[0].used, 1);
+        state.release(key(1), 0).unwrap();
+        assert_eq!(give(&mut state, 2, 0), ["10.0.0.2", "fd00::1"]);
+    }
+
+    #[test]
+    fn a_second_pool_is_used_when_the_first_is_full() {
+        let mut state = state(&["10.0.0.0/31", "10.0.9.0/31"], 0);
+        let given: Vec<_> = (1..=4).flat_map(|n| give(&mut state, n, 0)).collect();
+        assert_eq!(given, ["10.0.0.0", "10.0.0.1", "10.0.9.0", "10.0.9.1"]);
+    }
+
+    #[test]
+    fn a_pool_that_is_taken_away_keeps_its_owners_and_gives_no_more() {
+        let mut state = state(&["10.0.0.0/24"], 0);
+        give(&mut state, 1, 0);
+        state.set_pools(&["10.1.0.0/24".parse().unwrap()]).unwrap();
+        assert_eq!(give(&mut state, 2, 0), ["10.1.0.1"]);
+        assert_eq!(give(&mut state, 1, 0), ["10.0.0.1"]);
+        assert!(state.release(key(1), 0).is_some());
+        assert_eq!(give(&mut state, 3, 0), ["10.1.0.2"]);
+    }
+
+    #[test]
+    fn fixed_addresses_are_given_when_free_and_never_again_by_chance() {
+        let mut state = state(&["10.0.0.0/29"], 30);
+        let fixed: [IpAddr; 1] = ["10.0.0.2".parse().unwrap()];
+        state.assign(key(1), &fixed, 0).unwrap();
+        let taken = state.assign(key(2), &fixed, 0).unwrap_err();
+        assert_eq!(taken.to_string(), "address 10.0.0.2 is in use");
+        assert_eq!(give(&mut state, 3, 0), ["10.0.0.1"]);
+        assert_eq!(give(&mut state, 4, 0), ["10.0.0.3"]);
+        state.release(key(1), 10).unwrap();
+        let cooling = state.assign(key(2), &fixed, 20).unwrap_err();
+        assert_eq!(cooling.to_string(), "address 10.0.0.2 is cooling down");
+        assert_eq!(give(&mut state, 5, 20), ["10.0.0.4"]);
+        state.assign(key(2), &fixed, 40).unwrap();
+        let outside = ["10.9.9.9".parse().unwrap()];
+        assert!(matches!(state.assign(key(6), &outside, 40), Err(Refusal::NotInPool(_))));
+        let broadcast = ["10.0.0.7".parse().unwrap()];
+        assert!(matches!(state.assign(key(6), &broadcast, 40), Err(Refusal::Unavailable { .. })));
+    }
+
+    #[test]
+    fn without_a_pool_nothing_is_assigned() {
+        assert_eq!(State::default().assign(key(1), &[], 0).unwrap_err(), Refusal::NoPool);
+    }
+
+    #[test]
+    fn the_same_cidr_twice_is_one_pool_and_host_bits_do_not_matter() {
+        let state = state(&["10.0.0.7/24", "10.0.0.0/24"], 0);
+        assert_eq!(state.pools().count(), 1);
+    }
+
+    #[test]
+    fn a_million_owners_cost_less_than_32_bytes_an_address() {
+        let mut state = state(&["10.0.0.0/12"], 0);
+        for n in 0..1_000_000 {
+            state.assign(key(n), &[], 0).unwrap();
+        }
+        let each = state.memory() / state.owner_count();
+        assert!(each <= 32, "{each} bytes");
+    }
+}
