@@ -1,7 +1,16 @@
 //! Server-side tables: what `kubectl get` prints.
+//!
+//! Columns and cells are those of upstream's printers (`pkg/printers/internalversion`), wide ones included.
+
+mod cells;
+mod columns;
+mod endpoints;
+mod node;
+mod pod;
+mod service;
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use crate::{ApiError, Kind};
 
@@ -20,7 +29,14 @@ pub enum IncludeObject {
 impl IncludeObject {
     /// Reads the query parameter; missing or empty means `Metadata`.
     pub fn parse(parameter: Option<&str>) -> Result<Self, ApiError> {
-        todo!("{parameter:?}")
+        match parameter.unwrap_or_default() {
+            "None" => Ok(Self::None),
+            "Metadata" | "" => Ok(Self::Metadata),
+            "Object" => Ok(Self::Object),
+            other => Err(ApiError::bad_request(format!(
+                "unrecognized includeObject value: {other:?}"
+            ))),
+        }
     }
 }
 
@@ -38,7 +54,17 @@ pub struct ListMeta {
 impl ListMeta {
     /// The `metadata` of a list.
     pub fn json(&self) -> Value {
-        todo!()
+        let mut map = Map::new();
+        if !self.resource_version.is_empty() {
+            map.insert("resourceVersion".to_owned(), json!(self.resource_version));
+        }
+        if !self.continue_token.is_empty() {
+            map.insert("continue".to_owned(), json!(self.continue_token));
+        }
+        if let Some(count) = self.remaining_item_count {
+            map.insert("remainingItemCount".to_owned(), json!(count));
+        }
+        Value::Object(map)
     }
 }
 
@@ -52,11 +78,39 @@ pub fn render<'a>(
     include_object: IncludeObject,
     now: Timestamp,
 ) -> Value {
-    let _ = (kind, objects.into_iter().count(), meta, include_object, now);
-    todo!()
+    let rows: Vec<Value> = objects
+        .into_iter()
+        .map(|object| row(kind, object, include_object, now))
+        .collect();
+    json!({
+        "kind": "Table",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": meta.json(),
+        "columnDefinitions": columns::definitions(kind),
+        "rows": rows,
+    })
+}
+
+fn row(kind: &Kind, object: &Value, include_object: IncludeObject, now: Timestamp) -> Value {
+    let mut row = json!({"cells": cells::cells(kind, object, now)});
+    if kind.kind == "Pod"
+        && let Some(condition) = pod::finished(object)
+    {
+        row["conditions"] = json!([condition]);
+    }
+    match include_object {
+        IncludeObject::None => {}
+        IncludeObject::Metadata => row["object"] = partial_metadata(object),
+        IncludeObject::Object => row["object"] = object.clone(),
+    }
+    row
 }
 
 /// The PartialObjectMetadata of an object.
 pub fn partial_metadata(object: &Value) -> Value {
-    todo!("{object}")
+    json!({
+        "kind": "PartialObjectMetadata",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": object.get("metadata").cloned().unwrap_or_else(|| json!({})),
+    })
 }
