@@ -174,4 +174,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Forgets the history up to and including `revision`; what is current stays.
     async fn compact(&self, revision: Revision) -> Result<(), StoreError>;
+
+    /// Ends writing: returns when everything accepted is durable and the store can be opened again.
+    async fn close(&self);
 }

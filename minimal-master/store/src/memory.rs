@@ -67,4 +67,6 @@ impl Store for Memory {
         self.shared.update(|mvcc| mvcc.compact(revision));
         Ok(())
     }
+
+    async fn close(&self) {}
 }

@@ -76,14 +76,6 @@ impl Embedded {
         Ok(Self { shared, requests })
     }
 
-    /// Waits until everything accepted is on disk and the file is closed, so that it can be opened again at once.
-    pub async fn close(self) {
-        let (closed, wait) = oneshot::channel();
-        if self.requests.send(Request::Close(closed)).await.is_ok() {
-            let _ = wait.await;
-        }
-    }
-
     async fn ask<T>(
         &self,
         request: impl FnOnce(oneshot::Sender<T>) -> Request,
@@ -132,6 +124,13 @@ impl Store for Embedded {
             }
             let step = revision.min(compacted + compactor::STEP);
             self.ask(|reply| Request::Compact(step, reply)).await??;
+        }
+    }
+
+    async fn close(&self) {
+        let (closed, wait) = oneshot::channel();
+        if self.requests.send(Request::Close(closed)).await.is_ok() {
+            let _ = wait.await;
         }
     }
 }
