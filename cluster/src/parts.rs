@@ -112,7 +112,8 @@ impl Parts<'_> {
             .path("--tls-cert-file", &tls.join("tls.crt"))
             .path("--tls-private-key-file", &tls.join("tls.key"))
             .path("--client-ca-file", &tls.join("ca.crt"))
-            .add("--node-lease-renew-interval", "1s");
+            .add("--node-lease-renew-interval", "1s")
+            .add("--node-status-update-frequency", "2s");
         self.part("kubelet", node, arguments)
     }
 
