@@ -133,7 +133,11 @@ fn set(word: &mut u64, slot: Slot, on: bool) {
 fn first_zero(words: &[u64; WORDS], from: u32) -> Option<u32> {
     let first = (from >> 6) as usize;
     (first..WORDS).find_map(|index| {
-        let below = if index == first { (1u64 << (from & 63)) - 1 } else { 0 };
+        let below = if index == first {
+            (1u64 << (from & 63)) - 1
+        } else {
+            0
+        };
         let free = !(words[index] | below);
         (free != 0).then(|| index as u32 * 64 + free.trailing_zeros())
     })

@@ -69,7 +69,9 @@ impl Config {
 /// Seconds since the Unix epoch as of now, and from here on by the monotonic clock, so that setting
 /// the time does not shorten a rest.
 fn steady_clock() -> Arc<dyn Fn() -> u32 + Send + Sync> {
-    let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     let start = Instant::now();
     Arc::new(move || (epoch + start.elapsed()).as_secs() as u32)
 }
@@ -165,16 +167,28 @@ impl Allocator {
             return self.wait_for_all(inner);
         };
         let after: Vec<_> = inner.state.pools().collect();
-        let changed = after.iter().enumerate().filter(|(at, pool)| before.get(*at) != Some(*pool));
+        let changed = after
+            .iter()
+            .enumerate()
+            .filter(|(at, pool)| before.get(*at) != Some(*pool));
         let records: Vec<Record> = changed
-            .map(|(number, &(cidr, active))| Record::Pool { number: number as u16, cidr, active })
+            .map(|(number, &(cidr, active))| Record::Pool {
+                number: number as u16,
+                cidr,
+                active,
+            })
             .collect();
         self.commit(inner, &records, undo)
     }
 
     /// Gives the owner one address of each family that has a pool, or exactly the `fixed` ones; an owner
     /// that has addresses keeps them. Returns them, IPv4 first, once they are on disk.
-    pub fn assign(&self, owner: &Owner, details: Details, fixed: &[IpAddr]) -> Result<Vec<IpAddr>, Error> {
+    pub fn assign(
+        &self,
+        owner: &Owner,
+        details: Details,
+        fixed: &[IpAddr],
+    ) -> Result<Vec<IpAddr>, Error> {
         check_lengths(owner, &details)?;
         let key = owner.key();
         let now = (self.clock)();
@@ -187,7 +201,10 @@ impl Allocator {
         };
         let record = Record::Assign {
             owner: owner.clone(),
-            details: Details { assigned_at: now.into(), ..details },
+            details: Details {
+                assigned_at: now.into(),
+                ..details
+            },
             places: inner.state.places(key).collect(),
         };
         self.commit(inner, &[record], undo).map(|()| addresses)
@@ -201,7 +218,10 @@ impl Allocator {
         let addresses = inner.state.lookup(key);
         match inner.state.release(key, now) {
             Some(undo) => {
-                let record = Record::Release { owner: owner.clone(), at: now };
+                let record = Record::Release {
+                    owner: owner.clone(),
+                    at: now,
+                };
                 self.commit(inner, &[record], undo).map(|()| addresses)
             }
             // Another thread's release of the same owner may still be on its way to the disk.
@@ -243,7 +263,9 @@ impl Allocator {
             let inner = self.lock();
             (inner.generation, inner.durable)
         };
-        self.store.list(end).map_err(|error| Error::Read(Arc::new(error)))
+        self.store
+            .list(end)
+            .map_err(|error| Error::Read(Arc::new(error)))
     }
 
     /// Releases every allocation that `keep` does not hold of those that `scope` selects; returns them.
@@ -300,20 +322,32 @@ impl Allocator {
             }
             inner = match inner.log.take() {
                 Some(log) => self.write(inner, log),
-                None => self.written.wait(inner).unwrap_or_else(PoisonError::into_inner),
+                None => self
+                    .written
+                    .wait(inner)
+                    .unwrap_or_else(PoisonError::into_inner),
             };
         }
     }
 
     /// Writes all pending changes, with the lock released meanwhile.
-    fn write<'a>(&'a self, mut inner: MutexGuard<'a, Inner>, mut log: Log) -> MutexGuard<'a, Inner> {
+    fn write<'a>(
+        &'a self,
+        mut inner: MutexGuard<'a, Inner>,
+        mut log: Log,
+    ) -> MutexGuard<'a, Inner> {
         let work = std::mem::take(&mut inner.pending);
         inner.writing = Some(work.batch.clone());
         let generation = inner.generation;
-        let idle = inner.compaction.as_ref().is_none_or(JoinHandle::is_finished);
+        let idle = inner
+            .compaction
+            .as_ref()
+            .is_none_or(JoinHandle::is_finished);
         drop(inner);
         let outcome = log.append(&work.bodies, &work.ends).map_err(Arc::new);
-        let next = (outcome.is_ok() && idle).then(|| self.rotate(&log, generation)).flatten();
+        let next = (outcome.is_ok() && idle)
+            .then(|| self.rotate(&log, generation))
+            .flatten();
         let mut inner = self.lock();
         inner.writing = None;
         if let Some(new) = next {
@@ -349,7 +383,10 @@ impl Allocator {
         std::thread::spawn(move || {
             let _files = files.lock().unwrap_or_else(PoisonError::into_inner);
             if let Err(error) = store.compact(generation) {
-                tracing::warn!(error = &error as &dyn std::error::Error, "cannot compact the allocation log");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot compact the allocation log"
+                );
             }
         })
     }
@@ -383,7 +420,10 @@ fn check_lengths(owner: &Owner, details: &Details) -> Result<(), Error> {
         ("the pod's uid", &details.pod_uid),
     ];
     match fields.into_iter().find(|(_, text)| text.len() > MAX_TEXT) {
-        Some((field, text)) => Err(Error::TooLong { field, length: text.len() }),
+        Some((field, text)) => Err(Error::TooLong {
+            field,
+            length: text.len(),
+        }),
         None => Ok(()),
     }
 }

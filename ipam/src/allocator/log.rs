@@ -143,7 +143,11 @@ pub(super) struct Log {
 impl Log {
     /// A log of which the first `length` bytes are valid and on disk.
     pub(super) fn new(file: Box<dyn RawFile>, length: u64) -> Self {
-        Self { file, length, dirty: false }
+        Self {
+            file,
+            length,
+            dirty: false,
+        }
     }
 
     /// How much is on disk.
@@ -191,7 +195,10 @@ mod tests {
     use super::*;
 
     fn record(n: u32) -> Record {
-        Record::Release { owner: Owner::new(n.to_string(), "eth0"), at: n }
+        Record::Release {
+            owner: Owner::new(n.to_string(), "eth0"),
+            at: n,
+        }
     }
 
     fn batch(file: &mut Vec<u8>, records: &[Record]) {
@@ -225,7 +232,11 @@ mod tests {
             let mut damaged = file.clone();
             damaged[at] ^= 0x40;
             let (_, stop) = read(&damaged);
-            let expected = if at < acknowledged { Stop::Damaged } else { Stop::Torn };
+            let expected = if at < acknowledged {
+                Stop::Damaged
+            } else {
+                Stop::Torn
+            };
             assert_eq!(stop, expected, "byte {at}");
         }
     }

@@ -62,7 +62,8 @@ impl Model {
         if let Some(held) = self.held.get(who) {
             return wanted.is_none_or(|wanted| held.contains(&wanted));
         }
-        let Some(v4) = wanted.map_or_else(|| self.any_v4(now), |wanted| self.fixed_v4(wanted, now)) else {
+        let Some(v4) = wanted.map_or_else(|| self.any_v4(now), |wanted| self.fixed_v4(wanted, now))
+        else {
             return false;
         };
         self.freed.retain(|(address, _)| *address != v4);
@@ -78,14 +79,23 @@ impl Model {
     }
 
     fn any_v4(&self, now: u32) -> Option<IpAddr> {
-        let fresh = (1..15).map(fixed).find(|address| !self.touched.contains(address));
+        let fresh = (1..15)
+            .map(fixed)
+            .find(|address| !self.touched.contains(address));
         let rested = || self.freed.front().filter(|(_, at)| now - at >= COOL_DOWN);
         fresh.or_else(|| rested().map(|(address, _)| *address))
     }
 
     fn fixed_v4(&self, wanted: IpAddr, now: u32) -> Option<IpAddr> {
-        let held = self.held.values().flatten().any(|address| *address == wanted);
-        let cooling = self.freed.iter().any(|(a, at)| *a == wanted && now - at < COOL_DOWN);
+        let held = self
+            .held
+            .values()
+            .flatten()
+            .any(|address| *address == wanted);
+        let cooling = self
+            .freed
+            .iter()
+            .any(|(a, at)| *a == wanted && now - at < COOL_DOWN);
         let valid = (1..15).map(fixed).any(|address| address == wanted);
         (valid && !held && !cooling).then_some(wanted)
     }
@@ -116,7 +126,10 @@ impl World {
             true => TempDir::with_prefix_in("sluice-ipam-", base).unwrap(),
             false => TempDir::new().unwrap(),
         };
-        Self { directory, time: Arc::new(AtomicU32::new(1000)) }
+        Self {
+            directory,
+            time: Arc::new(AtomicU32::new(1000)),
+        }
     }
 
     fn config(&self, directory: &Path, compact_from: u64) -> Config {
@@ -142,11 +155,19 @@ impl World {
         match *op {
             Op::Assign(n) => {
                 let given = allocator.assign(&owner(n), Details::default(), &[]);
-                assert_eq!(given.is_ok(), model.assign(&owner(n), None, now), "{given:?}");
+                assert_eq!(
+                    given.is_ok(),
+                    model.assign(&owner(n), None, now),
+                    "{given:?}"
+                );
             }
             Op::AssignFixed(n, host) => {
                 let given = allocator.assign(&owner(n), Details::default(), &[fixed(host)]);
-                assert_eq!(given.is_ok(), model.assign(&owner(n), Some(fixed(host)), now), "{given:?}");
+                assert_eq!(
+                    given.is_ok(),
+                    model.assign(&owner(n), Some(fixed(host)), now),
+                    "{given:?}"
+                );
             }
             Op::Release(n) => {
                 allocator.release(&owner(n)).unwrap();
@@ -161,7 +182,8 @@ impl World {
 
 fn held(allocator: &Allocator) -> BTreeMap<Owner, Vec<IpAddr>> {
     let all = allocator.list().unwrap().into_iter();
-    all.map(|allocation| (allocation.owner, allocation.addresses)).collect()
+    all.map(|allocation| (allocation.owner, allocation.addresses))
+        .collect()
 }
 
 fn check(allocator: &Allocator, model: &Model, now: u32) {
@@ -171,9 +193,16 @@ fn check(allocator: &Allocator, model: &Model, now: u32) {
     }
     let usage: Vec<PoolUsage> = allocator.usage();
     if let Some(v4) = usage.first() {
-        let cooling = model.freed.iter().filter(|(_, at)| now - at < COOL_DOWN).count() as u64;
+        let cooling = model
+            .freed
+            .iter()
+            .filter(|(_, at)| now - at < COOL_DOWN)
+            .count() as u64;
         let used = model.held.len() as u64;
-        assert_eq!((v4.used, v4.cooling, v4.free), (used, cooling, 14 - used - cooling));
+        assert_eq!(
+            (v4.used, v4.cooling, v4.free),
+            (used, cooling, 14 - used - cooling)
+        );
     }
 }
 
@@ -235,17 +264,32 @@ proptest! {
     }
 }
 
-type Dump = (BTreeMap<super::Key, Vec<IpAddr>>, Vec<((u16, u64), u32)>, Vec<PoolUsage>, Vec<IpAddr>);
+type Dump = (
+    BTreeMap<super::Key, Vec<IpAddr>>,
+    Vec<((u16, u64), u32)>,
+    Vec<PoolUsage>,
+    Vec<IpAddr>,
+);
 
 fn dump(state: &State) -> Dump {
-    let used = (0..16).map(fixed).filter(|address| state.is_used(*address)).collect();
-    (state.owners().collect(), state.freed().collect(), state.usage(0), used)
+    let used = (0..16)
+        .map(fixed)
+        .filter(|address| state.is_used(*address))
+        .collect();
+    (
+        state.owners().collect(),
+        state.freed().collect(),
+        state.usage(0),
+        used,
+    )
 }
 
 fn random_ops(count: usize, seed: u64) -> Vec<Op> {
     let mut random = seed;
     let mut next = move |below: u64| {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         ((random >> 33) % below) as u8
     };
     let mut op = || match next(10) {
@@ -278,8 +322,13 @@ fn a_crash_at_every_byte_of_the_log_loses_nothing_acknowledged() {
         let crashed = World::new();
         crashed.time.store(world.now(), Ordering::Relaxed);
         fs::write(crashed.directory.path().join("log.0"), &log[..cut]).unwrap();
-        let acknowledged = history.iter().rev().find(|(length, _)| *length <= cut as u64);
-        let mut model = acknowledged.map(|(_, model)| model.clone()).unwrap_or_default();
+        let acknowledged = history
+            .iter()
+            .rev()
+            .find(|(length, _)| *length <= cut as u64);
+        let mut model = acknowledged
+            .map(|(_, model)| model.clone())
+            .unwrap_or_default();
         let allocator = crashed.open(u64::MAX);
         check(&allocator, &model, crashed.now());
         if cut % 16 == 0 {
@@ -294,7 +343,9 @@ fn a_crash_between_any_two_steps_of_a_compaction_loses_nothing() {
     let directory = world.directory.path();
     let mut model = Model::default();
     let allocator = world.open(u64::MAX);
-    random_ops(60, 3).iter().for_each(|op| world.apply(&allocator, &mut model, op));
+    random_ops(60, 3)
+        .iter()
+        .for_each(|op| world.apply(&allocator, &mut model, op));
     drop(allocator);
     let old = fs::read(directory.join("log.0")).unwrap();
     // The next change rotates the log and folds the old one.
@@ -302,9 +353,14 @@ fn a_crash_between_any_two_steps_of_a_compaction_loses_nothing() {
     world.apply(&allocator, &mut model, &Op::Release(0));
     world.apply(&allocator, &mut model, &Op::Assign(0));
     drop(allocator);
-    let new_log = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let new_log = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let names: HashSet<String> = new_log.collect();
-    assert!(names.contains("snapshot") && !names.contains("log.0"), "{names:?}");
+    assert!(
+        names.contains("snapshot") && !names.contains("log.0"),
+        "{names:?}"
+    );
 
     // Died before the rename: the draft is ignored. Died before the old log went: it is not applied again.
     fs::write(directory.join("snapshot.tmp"), b"half a snap").unwrap();
@@ -319,7 +375,9 @@ fn a_crash_while_the_next_log_is_made_loses_nothing() {
     let world = World::new();
     let mut model = Model::default();
     let allocator = world.open(u64::MAX);
-    random_ops(30, 5).iter().for_each(|op| world.apply(&allocator, &mut model, op));
+    random_ops(30, 5)
+        .iter()
+        .for_each(|op| world.apply(&allocator, &mut model, op));
     drop(allocator);
     for header in [0, 7, 30] {
         fs::write(world.directory.path().join("log.1"), vec![1; header]).unwrap();
@@ -333,13 +391,17 @@ fn damage_to_acknowledged_records_is_an_error_that_names_the_place() {
     let world = World::new();
     let mut model = Model::default();
     let allocator = world.open(u64::MAX);
-    random_ops(30, 5).iter().for_each(|op| world.apply(&allocator, &mut model, op));
+    random_ops(30, 5)
+        .iter()
+        .for_each(|op| world.apply(&allocator, &mut model, op));
     drop(allocator);
     let path = world.directory.path().join("log.0");
     let mut log = fs::read(&path).unwrap();
     log[200] ^= 1;
     fs::write(&path, &log).unwrap();
-    let error = Allocator::open(world.config(world.directory.path(), u64::MAX)).err().unwrap();
+    let error = Allocator::open(world.config(world.directory.path(), u64::MAX))
+        .err()
+        .unwrap();
     let text = error.to_string();
     assert!(text.contains("log.0 is damaged at byte"), "{text}");
     assert_eq!(fs::read(&path).unwrap(), log, "the evidence was changed");
@@ -350,15 +412,25 @@ fn a_missing_log_is_an_error() {
     let world = World::new();
     drop(world.open(1));
     let allocator = world.open(1);
-    allocator.assign(&owner(1), Details::default(), &[]).unwrap();
+    allocator
+        .assign(&owner(1), Details::default(), &[])
+        .unwrap();
     drop(allocator);
     let logs: Vec<_> = fs::read_dir(world.directory.path())
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("log."))
+        .filter(|path| {
+            path.file_name()
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .starts_with("log.")
+        })
         .collect();
     logs.iter().for_each(|path| fs::remove_file(path).unwrap());
-    let error = Allocator::open(world.config(world.directory.path(), 1)).err().unwrap();
+    let error = Allocator::open(world.config(world.directory.path(), 1))
+        .err()
+        .unwrap();
     assert!(error.to_string().contains("missing"), "{error}");
 }
 
@@ -366,8 +438,13 @@ fn a_missing_log_is_an_error() {
 fn a_second_process_is_kept_out() {
     let world = World::new();
     let _first = world.open(u64::MAX);
-    let error = Allocator::open(world.config(world.directory.path(), 1)).err().unwrap();
-    assert!(error.to_string().contains("in use by another process"), "{error}");
+    let error = Allocator::open(world.config(world.directory.path(), 1))
+        .err()
+        .unwrap();
+    assert!(
+        error.to_string().contains("in use by another process"),
+        "{error}"
+    );
 }
 
 /// A disk that fails every third write or sync, after writing a part.
@@ -396,18 +473,31 @@ impl RawFile for Faulty {
     }
 
     fn sync(&mut self) -> std::io::Result<()> {
-        if self.fails() { Err(Self::full()) } else { self.file.sync() }
+        if self.fails() {
+            Err(Self::full())
+        } else {
+            self.file.sync()
+        }
     }
 
     fn truncate(&mut self, length: u64) -> std::io::Result<()> {
-        if self.fails() { Err(Self::full()) } else { self.file.truncate(length) }
+        if self.fails() {
+            Err(Self::full())
+        } else {
+            self.file.truncate(length)
+        }
     }
 }
 
 fn faulty_config(world: &World, compact_from: u64) -> Config {
     let calls = Arc::new(AtomicU32::new(0));
     let config = world.config(world.directory.path(), compact_from);
-    config.with_files(Arc::new(move |file| Box::new(Faulty { file, calls: calls.clone() })))
+    config.with_files(Arc::new(move |file| {
+        Box::new(Faulty {
+            file,
+            calls: calls.clone(),
+        })
+    }))
 }
 
 #[test]
@@ -424,9 +514,12 @@ fn a_failing_disk_is_an_error_and_changes_nothing() {
                 world.time.fetch_add(seconds.into(), Ordering::Relaxed);
                 continue;
             }
-            Op::Assign(n) | Op::AssignFixed(n, _) => {
-                (owner(n), allocator.assign(&owner(n), Details::default(), &[]).map(drop))
-            }
+            Op::Assign(n) | Op::AssignFixed(n, _) => (
+                owner(n),
+                allocator
+                    .assign(&owner(n), Details::default(), &[])
+                    .map(drop),
+            ),
             Op::Release(n) => (owner(n), allocator.release(&owner(n)).map(drop)),
         };
         match (&result, op) {
@@ -453,12 +546,17 @@ impl Ledger {
     fn enter(&mut self, addresses: &[IpAddr], who: &Owner) {
         for address in addresses {
             let other = self.holder.insert(*address, who.clone());
-            assert!(other.as_ref().is_none_or(|other| other == who), "{address}: {other:?} and {who}");
+            assert!(
+                other.as_ref().is_none_or(|other| other == who),
+                "{address}: {other:?} and {who}"
+            );
         }
     }
 
     fn leave(&mut self, addresses: &[IpAddr]) {
-        addresses.iter().for_each(|address| drop(self.holder.remove(address)));
+        addresses
+            .iter()
+            .for_each(|address| drop(self.holder.remove(address)));
     }
 }
 
@@ -476,7 +574,9 @@ fn churn(allocator: &Allocator, ledger: &Mutex<Ledger>, thread: u8, rounds: usiz
             }
             Op::Release(n) => {
                 let who = Owner::new(format!("{thread}-{n}"), "eth0");
-                let Some(addresses) = mine.remove(&who) else { continue };
+                let Some(addresses) = mine.remove(&who) else {
+                    continue;
+                };
                 ledger.lock().unwrap().leave(&addresses);
                 if allocator.release(&who).is_err() {
                     // Refused, so still held: nobody else may have got it meanwhile.
@@ -532,22 +632,39 @@ fn retain_frees_what_is_not_kept_within_its_scope() {
     let allocator = world.open(u64::MAX);
     for n in 0..6 {
         let network = if n < 4 { "sluice" } else { "other" };
-        let details = Details { network: network.into(), ..Details::default() };
+        let details = Details {
+            network: network.into(),
+            ..Details::default()
+        };
         allocator.assign(&owner(n), details, &[]).unwrap();
     }
     let keep = HashSet::from([owner(1), owner(3)]);
-    let gone = allocator.retain(|a| a.details.network == "sluice", &keep).unwrap();
-    let gone: HashSet<Owner> = gone.into_iter().map(|allocation| allocation.owner).collect();
+    let gone = allocator
+        .retain(|a| a.details.network == "sluice", &keep)
+        .unwrap();
+    let gone: HashSet<Owner> = gone
+        .into_iter()
+        .map(|allocation| allocation.owner)
+        .collect();
     assert_eq!(gone, HashSet::from([owner(0), owner(2)]));
     let left: HashSet<Owner> = held(&allocator).into_keys().collect();
-    assert_eq!(left, HashSet::from([owner(1), owner(3), owner(4), owner(5)]));
+    assert_eq!(
+        left,
+        HashSet::from([owner(1), owner(3), owner(4), owner(5)])
+    );
 }
 
 #[test]
 fn names_that_are_too_long_are_refused_by_field() {
     let world = World::new();
     let allocator = world.open(u64::MAX);
-    let details = Details { pod_name: "x".repeat(5000), ..Details::default() };
+    let details = Details {
+        pod_name: "x".repeat(5000),
+        ..Details::default()
+    };
     let error = allocator.assign(&owner(1), details, &[]).unwrap_err();
-    assert_eq!(error.to_string(), "the pod's name has 5000 bytes, more than 4096");
+    assert_eq!(
+        error.to_string(),
+        "the pod's name has 5000 bytes, more than 4096"
+    );
 }

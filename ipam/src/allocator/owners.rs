@@ -31,7 +31,9 @@ impl Owners {
     }
 
     pub(super) fn get(&self, key: Key) -> Option<Slots> {
-        let found = self.index.find(key.bits(), |&at| self.entry(at).key == key)?;
+        let found = self
+            .index
+            .find(key.bits(), |&at| self.entry(at).key == key)?;
         Some(self.entry(*found).slots)
     }
 

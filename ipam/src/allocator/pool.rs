@@ -111,7 +111,11 @@ impl Pool {
     }
 
     pub(super) fn usage(&self, now: u32, cool_down: u32) -> PoolUsage {
-        let reserved: u128 = self.reserved.iter().map(|r| u128::from(r.1 - r.0) + 1).sum();
+        let reserved: u128 = self
+            .reserved
+            .iter()
+            .map(|r| u128::from(r.1 - r.0) + 1)
+            .sum();
         let capacity = saturate(u128::from(self.last()) + 1 - reserved);
         let rested = self.freed.partition_point(|f| rested(f.at, now, cool_down));
         let cooling = (self.freed.len() - rested) as u64;
@@ -148,7 +152,9 @@ fn offset_in(cidr: &IpNetwork, address: IpAddr) -> Option<u64> {
         return None;
     }
     match (cidr.network(), address) {
-        (IpAddr::V4(base), IpAddr::V4(address)) => Some((u32::from(address) - u32::from(base)).into()),
+        (IpAddr::V4(base), IpAddr::V4(address)) => {
+            Some((u32::from(address) - u32::from(base)).into())
+        }
         (IpAddr::V6(base), IpAddr::V6(address)) => {
             u64::try_from(u128::from(address) - u128::from(base)).ok()
         }
@@ -182,10 +188,10 @@ fn reserved_ranges(cidr: &IpNetwork, extra: &[IpNetwork]) -> Vec<(u64, u64)> {
 /// CIDRs overlap only by containing one another.
 fn overlap(cidr: &IpNetwork, part: &IpNetwork) -> Option<(u64, u64)> {
     match offset_in(cidr, part.network()) {
-        Some(start) if part.prefix() >= cidr.prefix() => {
-            Some((start, start + last_offset(part)))
-        }
-        _ => part.contains(cidr.network()).then(|| (0, last_offset(cidr))),
+        Some(start) if part.prefix() >= cidr.prefix() => Some((start, start + last_offset(part))),
+        _ => part
+            .contains(cidr.network())
+            .then(|| (0, last_offset(cidr))),
     }
 }
 
@@ -222,7 +228,10 @@ mod tests {
 
     #[test]
     fn reserved_ranges_merge_and_are_skipped_whole() {
-        let pool = pool("10.0.0.0/24", &["10.0.0.0/28", "10.0.0.16/28", "10.0.0.40/32", "10.9.0.0/16"]);
+        let pool = pool(
+            "10.0.0.0/24",
+            &["10.0.0.0/28", "10.0.0.16/28", "10.0.0.40/32", "10.9.0.0/16"],
+        );
         assert_eq!(pool.skip_reserved(0), Some(32));
         assert_eq!(pool.skip_reserved(33), Some(33));
         assert_eq!(pool.skip_reserved(40), Some(41));

@@ -16,9 +16,17 @@ pub(super) enum Record {
     /// Opens a file. A snapshot's generation is that of the first log to replay after it.
     Header { version: u16, generation: u64 },
     /// A pool by number: new, or active or not from now on.
-    Pool { number: u16, cidr: IpNetwork, active: bool },
+    Pool {
+        number: u16,
+        cidr: IpNetwork,
+        active: bool,
+    },
     /// An owner got these addresses.
-    Assign { owner: Owner, details: Details, places: Vec<Place> },
+    Assign {
+        owner: Owner,
+        details: Details,
+        places: Vec<Place>,
+    },
     /// An owner gave back all it had.
     Release { owner: Owner, at: u32 },
     /// Only in snapshots: a free address in the order of its queue.
@@ -38,18 +46,29 @@ impl Record {
     /// Appends the record's bytes.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Record::Header { version, generation } => {
+            Record::Header {
+                version,
+                generation,
+            } => {
                 out.push(HEADER);
                 out.extend(version.to_le_bytes());
                 out.extend(generation.to_le_bytes());
             }
-            Record::Pool { number, cidr, active } => {
+            Record::Pool {
+                number,
+                cidr,
+                active,
+            } => {
                 out.push(POOL);
                 out.extend(number.to_le_bytes());
                 put_cidr(out, cidr);
                 out.push(u8::from(*active));
             }
-            Record::Assign { owner, details, places } => {
+            Record::Assign {
+                owner,
+                details,
+                places,
+            } => {
                 out.push(ASSIGN);
                 put_owner(out, owner);
                 put_details(out, details);
@@ -77,7 +96,10 @@ impl Record {
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut input = Input(bytes);
         let record = match input.u8()? {
-            HEADER => Record::Header { version: input.u16()?, generation: input.u64()? },
+            HEADER => Record::Header {
+                version: input.u16()?,
+                generation: input.u64()?,
+            },
             POOL => Record::Pool {
                 number: input.u16()?,
                 cidr: input.cidr()?,
@@ -88,9 +110,17 @@ impl Record {
                 details: input.details()?,
                 places: input.places()?,
             },
-            RELEASE => Record::Release { owner: input.owner()?, at: input.u32()? },
-            FREED => Record::Freed { place: input.place()?, at: input.u32()? },
-            END => Record::End { records: input.u64()? },
+            RELEASE => Record::Release {
+                owner: input.owner()?,
+                at: input.u32()?,
+            },
+            FREED => Record::Freed {
+                place: input.place()?,
+                at: input.u32()?,
+            },
+            END => Record::End {
+                records: input.u64()?,
+            },
             _ => return None,
         };
         input.0.is_empty().then_some(record)
@@ -217,16 +247,19 @@ mod tests {
             (any::<u32>(), 0..=32u8).prop_map(|(ip, p)| IpNetwork::new(IpAddr::V4(ip.into()), p)),
             (any::<u128>(), 0..=128u8).prop_map(|(ip, p)| IpNetwork::new(IpAddr::V6(ip.into()), p)),
         ];
-        let details = (".{0,20}", ".{0,20}", any::<u64>()).prop_map(|(network, pod_name, at)| Details {
-            network,
-            pod_name,
-            assigned_at: at,
-            ..Details::default()
-        });
+        let details =
+            (".{0,20}", ".{0,20}", any::<u64>()).prop_map(|(network, pod_name, at)| Details {
+                network,
+                pod_name,
+                assigned_at: at,
+                ..Details::default()
+            });
         let places = prop::collection::vec(any::<Place>(), 0..3);
         prop_oneof![
-            (any::<u16>(), any::<u64>())
-                .prop_map(|(version, generation)| Record::Header { version, generation }),
+            (any::<u16>(), any::<u64>()).prop_map(|(version, generation)| Record::Header {
+                version,
+                generation
+            }),
             (any::<u16>(), cidr, any::<bool>()).prop_map(|(number, cidr, active)| Record::Pool {
                 number,
                 cidr: cidr.unwrap(),

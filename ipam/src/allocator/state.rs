@@ -62,13 +62,13 @@ pub(super) struct Contradiction(pub(super) &'static str);
 
 /// Where a taken address came from, so that it can be put back.
 #[derive(Clone, Copy, Debug)]
-enum Origin {
+pub(super) enum Origin {
     Fresh { cursor: u64 },
     Freed { position: usize, at: u32 },
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Taken {
+pub(super) struct Taken {
     slot: Slot,
     origin: Origin,
 }
@@ -120,7 +120,8 @@ impl State {
         for pool in &mut self.pools {
             pool.active = wanted.contains(&pool.cidr);
         }
-        let changed = !new.is_empty() || self.pools.iter().zip(&active).any(|(p, a)| p.active != *a);
+        let changed =
+            !new.is_empty() || self.pools.iter().zip(&active).any(|(p, a)| p.active != *a);
         for cidr in new {
             // A CIDR that is named twice is one pool.
             if self.pools.iter().all(|pool| pool.cidr != cidr) {
@@ -226,9 +227,14 @@ impl State {
         let Some(offset) = self.next_fresh(number) else {
             return Ok(None);
         };
-        let slot = self.blocks.slot(number as u16, offset).ok_or(Refusal::TooManyAddresses)?;
+        let slot = self
+            .blocks
+            .slot(number as u16, offset)
+            .ok_or(Refusal::TooManyAddresses)?;
         let pool = &mut self.pools[number];
-        let origin = Origin::Fresh { cursor: pool.cursor };
+        let origin = Origin::Fresh {
+            cursor: pool.cursor,
+        };
         pool.cursor = offset;
         self.occupy(slot);
         Ok(Some(Taken { slot, origin }))
@@ -238,7 +244,9 @@ impl State {
         let pool = &self.pools[number];
         let mut from = pool.cursor;
         loop {
-            let offset = self.blocks.next_untouched(number as u16, pool.skip_reserved(from)?)?;
+            let offset = self
+                .blocks
+                .next_untouched(number as u16, pool.skip_reserved(from)?)?;
             if !pool.is_reserved(offset) {
                 return (offset <= pool.last()).then_some(offset);
             }
@@ -257,14 +265,23 @@ impl State {
     fn take_at(&mut self, number: usize, position: usize, freed: Freed) -> Taken {
         self.pools[number].freed.remove(position);
         self.occupy(freed.slot);
-        let origin = Origin::Freed { position, at: freed.at };
-        Taken { slot: freed.slot, origin }
+        let origin = Origin::Freed {
+            position,
+            at: freed.at,
+        };
+        Taken {
+            slot: freed.slot,
+            origin,
+        }
     }
 
     fn take_fixed(&mut self, address: IpAddr, now: u32) -> Result<Taken, Refusal> {
         let refuse = |why| Err(Refusal::Unavailable { address, why });
         let (number, offset) = self.find(address).ok_or(Refusal::NotInPool(address))?;
-        let slot = self.blocks.slot(number as u16, offset).ok_or(Refusal::TooManyAddresses)?;
+        let slot = self
+            .blocks
+            .slot(number as u16, offset)
+            .ok_or(Refusal::TooManyAddresses)?;
         let pool = &self.pools[number];
         if pool.is_reserved(offset) {
             return refuse("reserved");
@@ -273,7 +290,9 @@ impl State {
             return refuse("in use");
         }
         let Some(position) = pool.freed.iter().position(|freed| freed.slot == slot) else {
-            let origin = Origin::Fresh { cursor: pool.cursor };
+            let origin = Origin::Fresh {
+                cursor: pool.cursor,
+            };
             self.occupy(slot);
             return Ok(Taken { slot, origin });
         };
@@ -286,7 +305,11 @@ impl State {
 
     /// The active pool that holds an address.
     fn find(&self, address: IpAddr) -> Option<(usize, u64)> {
-        let pools = self.pools.iter().enumerate().filter(|(_, pool)| pool.active);
+        let pools = self
+            .pools
+            .iter()
+            .enumerate()
+            .filter(|(_, pool)| pool.active);
         pools
             .filter_map(|(number, pool)| Some((number, pool.offset(address)?)))
             .next()
@@ -317,7 +340,9 @@ impl State {
                     self.pools[number].cursor = cursor;
                 }
                 Origin::Freed { position, at } => {
-                    self.pools[number].freed.insert(position, Freed { slot, at });
+                    self.pools[number]
+                        .freed
+                        .insert(position, Freed { slot, at });
                 }
             }
         }
@@ -358,7 +383,11 @@ impl State {
     }
 
     /// Applies an assignment that was read from disk.
-    pub(super) fn restore_owner(&mut self, key: Key, places: &[Place]) -> Result<(), Contradiction> {
+    pub(super) fn restore_owner(
+        &mut self,
+        key: Key,
+        places: &[Place],
+    ) -> Result<(), Contradiction> {
         if self.owners.get(key).is_some() {
             return Err(Contradiction("an owner is assigned addresses twice"));
         }
@@ -388,12 +417,19 @@ impl State {
             return Err(Contradiction("a freed address is also held"));
         }
         self.blocks.set_touched(slot, true);
-        self.pools[usize::from(place.0)].freed.push_back(Freed { slot, at });
+        self.pools[usize::from(place.0)]
+            .freed
+            .push_back(Freed { slot, at });
         Ok(())
     }
 
     /// Applies a pool that was read from disk, by number.
-    pub(super) fn restore_pool(&mut self, number: u16, cidr: IpNetwork, active: bool) -> Result<(), Contradiction> {
+    pub(super) fn restore_pool(
+        &mut self,
+        number: u16,
+        cidr: IpNetwork,
+        active: bool,
+    ) -> Result<(), Contradiction> {
         let at = usize::from(number);
         if at == self.pools.len() {
             self.pools.push(Pool::new(cidr, &self.reserved));
@@ -411,7 +447,9 @@ impl State {
             _ => return Err(Contradiction("an address is outside of its pool")),
         }
         let slot = self.blocks.slot(place.0, place.1);
-        slot.ok_or(Contradiction("more addresses than one allocator can tell apart"))
+        slot.ok_or(Contradiction(
+            "more addresses than one allocator can tell apart",
+        ))
     }
 
     /// Nearly always the oldest, so this is quick.
@@ -433,11 +471,15 @@ impl State {
 
     /// What an owner holds, IPv4 first; empty where it holds nothing.
     pub fn lookup(&self, key: Key) -> Vec<IpAddr> {
-        self.owners.get(key).map_or_else(Vec::new, |slots| self.addresses(slots))
+        self.owners
+            .get(key)
+            .map_or_else(Vec::new, |slots| self.addresses(slots))
     }
 
     fn addresses(&self, slots: Slots) -> Vec<IpAddr> {
-        present(slots).map(|slot| self.address(self.blocks.place(slot))).collect()
+        present(slots)
+            .map(|slot| self.address(self.blocks.place(slot)))
+            .collect()
     }
 
     /// The address at a place on disk.
@@ -458,7 +500,9 @@ impl State {
 
     /// Every owner and what it holds.
     pub fn owners(&self) -> impl Iterator<Item = (Key, Vec<IpAddr>)> + '_ {
-        self.owners.iter().map(|(key, slots)| (key, self.addresses(slots)))
+        self.owners
+            .iter()
+            .map(|(key, slots)| (key, self.addresses(slots)))
     }
 
     /// The number of owners.
@@ -476,7 +520,9 @@ impl State {
     pub fn is_used(&self, address: IpAddr) -> bool {
         let mut pools = self.pools.iter().enumerate();
         pools.any(|(number, pool)| {
-            let slot = pool.offset(address).and_then(|offset| self.blocks.existing_slot(number as u16, offset));
+            let slot = pool
+                .offset(address)
+                .and_then(|offset| self.blocks.existing_slot(number as u16, offset));
             slot.is_some_and(|slot| self.blocks.is_used(slot))
         })
     }
@@ -488,7 +534,9 @@ impl State {
 
     fn exhausted(&self, family: usize, now: u32) -> Refusal {
         let usages = self.usage(now);
-        let full = usages.iter().filter(|u| u.active && usize::from(u.cidr.is_ipv6()) == family);
+        let full = usages
+            .iter()
+            .filter(|u| u.active && usize::from(u.cidr.is_ipv6()) == family);
         let cidrs: Vec<String> = full.clone().map(|usage| usage.cidr.to_string()).collect();
         Refusal::Exhausted {
             family: FAMILIES[family],
@@ -596,14 +644,23 @@ mod tests {
         assert_eq!(give(&mut state, 5, 20), ["10.0.0.4"]);
         state.assign(key(2), &fixed, 40).unwrap();
         let outside = ["10.9.9.9".parse().unwrap()];
-        assert!(matches!(state.assign(key(6), &outside, 40), Err(Refusal::NotInPool(_))));
+        assert!(matches!(
+            state.assign(key(6), &outside, 40),
+            Err(Refusal::NotInPool(_))
+        ));
         let broadcast = ["10.0.0.7".parse().unwrap()];
-        assert!(matches!(state.assign(key(6), &broadcast, 40), Err(Refusal::Unavailable { .. })));
+        assert!(matches!(
+            state.assign(key(6), &broadcast, 40),
+            Err(Refusal::Unavailable { .. })
+        ));
     }
 
     #[test]
     fn without_a_pool_nothing_is_assigned() {
-        assert_eq!(State::default().assign(key(1), &[], 0).unwrap_err(), Refusal::NoPool);
+        assert_eq!(
+            State::default().assign(key(1), &[], 0).unwrap_err(),
+            Refusal::NoPool
+        );
     }
 
     #[test]

@@ -40,7 +40,9 @@ pub enum StoreError {
     #[error("{0} is in use by another process")]
     Locked(PathBuf),
     /// A file was damaged after it had been written, or was edited, or a part is missing.
-    #[error("{path} is damaged at byte {offset}: {reason}; restore it, or move the directory away to start empty once no pod of this node is left")]
+    #[error(
+        "{path} is damaged at byte {offset}: {reason}; restore it, or move the directory away to start empty once no pod of this node is left"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -53,7 +55,11 @@ pub enum StoreError {
 
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.to_owned();
-    move |source| StoreError::Io { action, path, source }
+    move |source| StoreError::Io {
+        action,
+        path,
+        source,
+    }
 }
 
 /// One owner with all that is known of it.
@@ -90,14 +96,24 @@ impl Store {
     pub(super) fn open(directory: &Path, wrap: Wrap) -> Result<Self, StoreError> {
         fs::create_dir_all(directory).map_err(io_error("create", directory))?;
         let path = directory.join("lock");
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path);
         let lock = lock.map_err(io_error("open", &path))?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => return Err(StoreError::Locked(directory.to_owned())),
+            Err(fs::TryLockError::WouldBlock) => {
+                return Err(StoreError::Locked(directory.to_owned()));
+            }
             Err(fs::TryLockError::Error(error)) => return Err(io_error("lock", &path)(error)),
         }
-        Ok(Self { directory: directory.to_owned(), wrap, _lock: lock })
+        Ok(Self {
+            directory: directory.to_owned(),
+            wrap,
+            _lock: lock,
+        })
     }
 
     fn log_path(&self, generation: u64) -> PathBuf {
@@ -106,7 +122,10 @@ impl Store {
 
     /// Reads everything into `state`, cuts a torn tail off, and opens the last log for appending.
     pub(super) fn recover(&self, state: State) -> Result<Recovered, StoreError> {
-        let mut replay = Replay { state, details: None };
+        let mut replay = Replay {
+            state,
+            details: None,
+        };
         let mut generation = self.replay_snapshot(&mut replay)?;
         self.remove_logs_before(generation)?;
         let mut valid = 0;
@@ -123,7 +142,11 @@ impl Store {
             generation += 1;
         }
         let log = self.open_log(generation, valid)?;
-        Ok(Recovered { state: replay.state, log, generation })
+        Ok(Recovered {
+            state: replay.state,
+            log,
+            generation,
+        })
     }
 
     fn replay_snapshot(&self, replay: &mut Replay) -> Result<u64, StoreError> {
@@ -168,7 +191,10 @@ impl Store {
             return self.create_log(generation);
         }
         let path = self.log_path(generation);
-        let file = OpenOptions::new().write(true).open(&path).map_err(io_error("open", &path))?;
+        let file = OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .map_err(io_error("open", &path))?;
         file.set_len(valid).map_err(io_error("truncate", &path))?;
         file.sync_all().map_err(io_error("sync", &path))?;
         Ok(Log::new((self.wrap)(file), valid))
@@ -188,7 +214,13 @@ impl Store {
     fn try_create_log(&self, path: &Path, generation: u64) -> io::Result<Log> {
         let mut file = (self.wrap)(File::create(path)?);
         let mut header = Vec::new();
-        put(&mut header, &Record::Header { version: VERSION, generation });
+        put(
+            &mut header,
+            &Record::Header {
+                version: VERSION,
+                generation,
+            },
+        );
         file.write_all_at(&header, 0)?;
         file.sync()?;
         sync_directory(&self.directory)?;
@@ -200,7 +232,9 @@ impl Store {
     pub(super) fn compact(&self, generation: u64) -> Result<(), StoreError> {
         let replay = self.replay_details(generation, None)?;
         let draft = self.directory.join(SNAPSHOT_DRAFT);
-        replay.write_snapshot(&draft, generation).map_err(io_error("write", &draft))?;
+        replay
+            .write_snapshot(&draft, generation)
+            .map_err(io_error("write", &draft))?;
         let snapshot = self.directory.join(SNAPSHOT);
         fs::rename(&draft, &snapshot).map_err(io_error("replace", &snapshot))?;
         sync_directory(&self.directory).map_err(io_error("sync", &self.directory))?;
@@ -214,11 +248,15 @@ impl Store {
     }
 
     fn replay_details(&self, end: u64, partial: Option<u64>) -> Result<Replay, StoreError> {
-        let mut replay = Replay { state: State::default(), details: Some(HashMap::new()) };
+        let mut replay = Replay {
+            state: State::default(),
+            details: Some(HashMap::new()),
+        };
         let first = self.replay_snapshot(&mut replay)?;
         for generation in first..end {
             let path = self.log_path(generation);
-            let bytes = read_file(&path)?.ok_or_else(|| damaged(&path, 0, "the file is missing"))?;
+            let bytes =
+                read_file(&path)?.ok_or_else(|| damaged(&path, 0, "the file is missing"))?;
             replay.log(&path, &bytes, generation, false)?;
         }
         if let Some(length) = partial {
@@ -244,7 +282,11 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 }
 
 fn damaged(path: &Path, offset: u64, reason: &'static str) -> StoreError {
-    StoreError::Damaged { path: path.to_owned(), offset, reason }
+    StoreError::Damaged {
+        path: path.to_owned(),
+        offset,
+        reason,
+    }
 }
 
 fn put(out: &mut Vec<u8>, record: &Record) {
@@ -265,7 +307,10 @@ impl Replay {
     fn snapshot(&mut self, path: &Path, bytes: &[u8]) -> Result<u64, StoreError> {
         let mut reader = Reader::new(bytes);
         let generation = match reader.next() {
-            Some(Record::Header { version: VERSION, generation }) => generation,
+            Some(Record::Header {
+                version: VERSION,
+                generation,
+            }) => generation,
             _ => return Err(damaged(path, 0, "it has no header that this version knows")),
         };
         let mut count = 0;
@@ -273,7 +318,9 @@ impl Replay {
             let offset = reader.position();
             match reader.next() {
                 Some(Record::End { records }) if records == count => return Ok(generation),
-                Some(record) => self.apply(record).map_err(|error| damaged(path, offset, error.0))?,
+                Some(record) => self
+                    .apply(record)
+                    .map_err(|error| damaged(path, offset, error.0))?,
                 None => return Err(damaged(path, offset, "a record is not valid")),
             }
             count += 1;
@@ -281,10 +328,19 @@ impl Replay {
     }
 
     /// Applies a log and returns the length of its valid part. Only the last one may be torn.
-    fn log(&mut self, path: &Path, bytes: &[u8], number: u64, last: bool) -> Result<u64, StoreError> {
+    fn log(
+        &mut self,
+        path: &Path,
+        bytes: &[u8],
+        number: u64,
+        last: bool,
+    ) -> Result<u64, StoreError> {
         let mut reader = Reader::new(bytes);
         match reader.next() {
-            Some(Record::Header { version: VERSION, generation }) if generation == number => {}
+            Some(Record::Header {
+                version: VERSION,
+                generation,
+            }) if generation == number => {}
             // The crash came while it was made.
             None if last && reader.stop() != Stop::Damaged => return Ok(0),
             _ => return Err(damaged(path, 0, "it has no header that this version knows")),
@@ -292,7 +348,8 @@ impl Replay {
         loop {
             let offset = reader.position();
             let Some(record) = reader.next() else { break };
-            self.apply(record).map_err(|error| damaged(path, offset, error.0))?;
+            self.apply(record)
+                .map_err(|error| damaged(path, offset, error.0))?;
         }
         match reader.stop() {
             Stop::Damaged => Err(damaged(path, reader.position(), "a record is not valid")),
@@ -303,9 +360,17 @@ impl Replay {
 
     fn apply(&mut self, record: Record) -> Result<(), Contradiction> {
         match record {
-            Record::Pool { number, cidr, active } => self.state.restore_pool(number, cidr, active),
+            Record::Pool {
+                number,
+                cidr,
+                active,
+            } => self.state.restore_pool(number, cidr, active),
             Record::Freed { place, at } => self.state.restore_freed(place, at),
-            Record::Assign { owner, details, places } => {
+            Record::Assign {
+                owner,
+                details,
+                places,
+            } => {
                 let key = owner.key();
                 self.state.restore_owner(key, &places)?;
                 if let Some(all) = &mut self.details {
@@ -340,30 +405,50 @@ impl Replay {
     }
 
     fn records(&self) -> impl Iterator<Item = Record> + '_ {
-        let pools = self.state.pools().enumerate().map(|(number, (cidr, active))| Record::Pool {
-            number: number as u16,
-            cidr,
-            active,
-        });
-        let owners = self.details.iter().flatten().map(|(key, (owner, details))| Record::Assign {
-            owner: owner.clone(),
-            details: details.clone(),
-            places: self.state.places(*key).collect(),
-        });
-        let freed = self.state.freed().map(|(place, at)| Record::Freed { place, at });
+        let pools = self
+            .state
+            .pools()
+            .enumerate()
+            .map(|(number, (cidr, active))| Record::Pool {
+                number: number as u16,
+                cidr,
+                active,
+            });
+        let owners = self
+            .details
+            .iter()
+            .flatten()
+            .map(|(key, (owner, details))| Record::Assign {
+                owner: owner.clone(),
+                details: details.clone(),
+                places: self.state.places(*key).collect(),
+            });
+        let freed = self
+            .state
+            .freed()
+            .map(|(place, at)| Record::Freed { place, at });
         pools.chain(owners).chain(freed)
     }
 
     fn write_snapshot(&self, path: &Path, generation: u64) -> io::Result<()> {
-        let mut out = Frames { file: io::BufWriter::new(File::create(path)?), position: 0 };
-        out.put(&Record::Header { version: VERSION, generation })?;
+        let mut out = Frames {
+            file: io::BufWriter::new(File::create(path)?),
+            position: 0,
+        };
+        out.put(&Record::Header {
+            version: VERSION,
+            generation,
+        })?;
         let mut records = 0;
         for record in self.records() {
             out.put(&record)?;
             records += 1;
         }
         out.put(&Record::End { records })?;
-        out.file.into_inner().map_err(|error| error.into_error())?.sync_all()
+        out.file
+            .into_inner()
+            .map_err(|error| error.into_error())?
+            .sync_all()
     }
 }
 

@@ -7,8 +7,8 @@ use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags,
-    LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute,
+    LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
@@ -50,28 +50,43 @@ pub(super) struct End<'a> {
 }
 
 /// A veth pair: `host` here, `pod` in the namespace behind the descriptor.
-pub(super) fn new_veth(host: End<'_>, pod: End<'_>, namespace: RawFd, mtu: u32, alias: &str) -> Request {
+pub(super) fn new_veth(
+    host: End<'_>,
+    pod: End<'_>,
+    namespace: RawFd,
+    mtu: u32,
+    alias: &str,
+) -> Request {
     let mut peer = end(&pod, mtu);
     peer.attributes.push(LinkAttribute::NetNsFd(namespace));
     let mut message = end(&host, mtu);
-    message.attributes.push(LinkAttribute::IfAlias(alias.to_owned()));
+    message
+        .attributes
+        .push(LinkAttribute::IfAlias(alias.to_owned()));
     message.attributes.push(LinkAttribute::LinkInfo(vec![
         LinkInfo::Kind(InfoKind::Veth),
         LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
     ]));
-    request(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+    request(
+        RouteNetlinkMessage::NewLink(message),
+        NLM_F_CREATE | NLM_F_EXCL,
+    )
 }
 
 fn end(end: &End<'_>, mtu: u32) -> LinkMessage {
     let mut message = named_link(end.name);
-    message.attributes.push(LinkAttribute::Address(end.mac.to_vec()));
+    message
+        .attributes
+        .push(LinkAttribute::Address(end.mac.to_vec()));
     message.attributes.push(LinkAttribute::Mtu(mtu));
     message
 }
 
 fn named_link(name: &str) -> LinkMessage {
     let mut message = LinkMessage::default();
-    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    message
+        .attributes
+        .push(LinkAttribute::IfName(name.to_owned()));
     message
 }
 
@@ -123,9 +138,14 @@ pub(super) fn new_address(index: u32, address: IpAddr) -> Request {
     message.attributes.push(AddressAttribute::Local(address));
     message.attributes.push(AddressAttribute::Address(address));
     if address.is_ipv6() {
-        message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        message
+            .attributes
+            .push(AddressAttribute::Flags(AddressFlags::Nodad));
     }
-    request(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
+    request(
+        RouteNetlinkMessage::NewAddress(message),
+        NLM_F_CREATE | NLM_F_EXCL,
+    )
 }
 
 /// Adds a neighbour that needs no resolution and never expires.
@@ -138,9 +158,16 @@ pub(super) fn new_neighbour(index: u32, address: IpAddr, mac: Mac) -> Request {
         IpAddr::V4(address) => NeighbourAddress::Inet(address),
         IpAddr::V6(address) => NeighbourAddress::Inet6(address),
     };
-    message.attributes.push(NeighbourAttribute::Destination(destination));
-    message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
-    request(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
+    message
+        .attributes
+        .push(NeighbourAttribute::Destination(destination));
+    message
+        .attributes
+        .push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
+    request(
+        RouteNetlinkMessage::NewNeighbour(message),
+        NLM_F_CREATE | NLM_F_REPLACE,
+    )
 }
 
 fn route(destination: &IpNetwork, kind: RouteType) -> RouteMessage {
@@ -152,13 +179,18 @@ fn route(destination: &IpNetwork, kind: RouteType) -> RouteMessage {
     message.header.kind = kind;
     if destination.prefix() > 0 {
         let address = RouteAddress::from(destination.network());
-        message.attributes.push(RouteAttribute::Destination(address));
+        message
+            .attributes
+            .push(RouteAttribute::Destination(address));
     }
     message
 }
 
 fn replace_route(message: RouteMessage) -> Request {
-    request(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
+    request(
+        RouteNetlinkMessage::NewRoute(message),
+        NLM_F_CREATE | NLM_F_REPLACE,
+    )
 }
 
 /// The pod's default route. The gateway is in no subnet of the pod, hence `onlink`.
@@ -167,7 +199,9 @@ pub(super) fn new_default_route(index: u32, gateway: IpAddr) -> Request {
     let mut message = route(&everything, RouteType::Unicast);
     message.header.flags = RouteFlags::Onlink;
     message.attributes.push(RouteAttribute::Oif(index));
-    message.attributes.push(RouteAttribute::Gateway(gateway.into()));
+    message
+        .attributes
+        .push(RouteAttribute::Gateway(gateway.into()));
     replace_route(message)
 }
 
@@ -196,7 +230,9 @@ fn link_route(destination: &IpNetwork, index: u32) -> RouteMessage {
 /// A route through another machine.
 pub(super) fn new_gateway_route(destination: &IpNetwork, gateway: IpAddr) -> Request {
     let mut message = route(destination, RouteType::Unicast);
-    message.attributes.push(RouteAttribute::Gateway(gateway.into()));
+    message
+        .attributes
+        .push(RouteAttribute::Gateway(gateway.into()));
     replace_route(message)
 }
 
@@ -275,7 +311,9 @@ pub struct Link {
 impl Link {
     /// From a message about a link.
     pub fn read(message: &RouteNetlinkMessage) -> Option<Self> {
-        let (RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message)) = message else {
+        let (RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message)) =
+            message
+        else {
             return None;
         };
         let mut link = Link {
@@ -325,7 +363,8 @@ impl RouteFacts {
             AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
             _ => return None,
         };
-        let find = |pick: fn(&RouteAttribute) -> Option<IpAddr>| message.attributes.iter().find_map(pick);
+        let find =
+            |pick: fn(&RouteAttribute) -> Option<IpAddr>| message.attributes.iter().find_map(pick);
         let destination = find(|attribute| match attribute {
             RouteAttribute::Destination(address) => ip(address),
             _ => None,
@@ -337,10 +376,13 @@ impl RouteFacts {
                 RouteAttribute::Gateway(address) => ip(address),
                 _ => None,
             }),
-            link: message.attributes.iter().find_map(|attribute| match attribute {
-                RouteAttribute::Oif(index) => Some(*index),
-                _ => None,
-            }),
+            link: message
+                .attributes
+                .iter()
+                .find_map(|attribute| match attribute {
+                    RouteAttribute::Oif(index) => Some(*index),
+                    _ => None,
+                }),
             unreachable: header.kind == RouteType::Unreachable,
             protocol: header.protocol.into(),
         })
@@ -353,15 +395,25 @@ pub(super) fn read_address(message: &RouteNetlinkMessage) -> Option<(u32, IpAddr
         return None;
     };
     // A veth's own address is Local; Address is that of the peer, or the same.
-    let local = message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Local(address) => Some(*address),
-        _ => None,
-    });
-    let any = message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Address(address) => Some(*address),
-        _ => None,
-    });
-    Some((message.header.index, local.or(any)?, message.header.prefix_len))
+    let local = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            AddressAttribute::Local(address) => Some(*address),
+            _ => None,
+        });
+    let any = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        });
+    Some((
+        message.header.index,
+        local.or(any)?,
+        message.header.prefix_len,
+    ))
 }
 
 /// Address and hardware address of a permanent neighbour.
@@ -372,14 +424,24 @@ pub(super) fn read_permanent_neighbour(message: &RouteNetlinkMessage) -> Option<
     if message.header.state != NeighbourState::Permanent {
         return None;
     }
-    let address = message.attributes.iter().find_map(|attribute| match attribute {
-        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some(IpAddr::V4(*address)),
-        NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => Some(IpAddr::V6(*address)),
-        _ => None,
-    })?;
-    let mac = message.attributes.iter().find_map(|attribute| match attribute {
-        NeighbourAttribute::LinkLayerAddress(mac) => Some(mac.clone()),
-        _ => None,
-    })?;
+    let address = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => {
+                Some(IpAddr::V4(*address))
+            }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => {
+                Some(IpAddr::V6(*address))
+            }
+            _ => None,
+        })?;
+    let mac = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            NeighbourAttribute::LinkLayerAddress(mac) => Some(mac.clone()),
+            _ => None,
+        })?;
     Some((address, mac))
 }

@@ -52,6 +52,9 @@ mod tests {
 
     #[test]
     fn macs_are_written_as_the_kernel_does() {
-        assert_eq!(format_mac(&[2, 0, 0x5e, 0x10, 0, 0xff]), "02:00:5e:10:00:ff");
+        assert_eq!(
+            format_mac(&[2, 0, 0x5e, 0x10, 0, 0xff]),
+            "02:00:5e:10:00:ff"
+        );
     }
 }

@@ -10,8 +10,8 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
-    setsockopt, sockopt,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send,
+    setsockopt, socket, sockopt,
 };
 use thiserror::Error;
 
@@ -100,7 +100,11 @@ impl Netlink {
     pub fn open() -> Result<Self, NetlinkError> {
         let netlink = Self::bound(SockFlag::SOCK_CLOEXEC, 0)?;
         // Errors explain themselves and do not repeat the request; dumps filter by what is asked for.
-        for option in [libc::NETLINK_EXT_ACK, libc::NETLINK_CAP_ACK, libc::NETLINK_GET_STRICT_CHK] {
+        for option in [
+            libc::NETLINK_EXT_ACK,
+            libc::NETLINK_CAP_ACK,
+            libc::NETLINK_GET_STRICT_CHK,
+        ] {
             netlink.enable(option)?;
         }
         Ok(netlink)
@@ -119,7 +123,11 @@ impl Netlink {
         let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
         let buffer = vec![0; BUFFER].into_boxed_slice();
-        Ok(Self { fd, sequence: 0, buffer })
+        Ok(Self {
+            fd,
+            sequence: 0,
+            buffer,
+        })
     }
 
     fn enable(&self, option: libc::c_int) -> Result<(), NetlinkError> {
@@ -150,7 +158,11 @@ impl Netlink {
             self.append(&mut bytes, request.message, request.flags | NLM_F_ACK);
         }
         self.send(&bytes).map_err(|error| (0, error))?;
-        let mut outcomes = Outcomes { first, waiting: count, failed: None };
+        let mut outcomes = Outcomes {
+            first,
+            waiting: count,
+            failed: None,
+        };
         while outcomes.waiting > 0 {
             let received = self.receive().map_err(|error| (0, error))?;
             messages(received).for_each(|message| outcomes.take(&message));
@@ -162,7 +174,10 @@ impl Netlink {
     }
 
     /// Sends one request and returns the message that answers it.
-    pub fn get(&mut self, message: RouteNetlinkMessage) -> Result<RouteNetlinkMessage, NetlinkError> {
+    pub fn get(
+        &mut self,
+        message: RouteNetlinkMessage,
+    ) -> Result<RouteNetlinkMessage, NetlinkError> {
         let sequence = self.start(message, 0)?;
         loop {
             for raw in messages(self.receive()?).filter(|raw| raw.sequence == sequence) {
@@ -175,17 +190,27 @@ impl Netlink {
     }
 
     /// All objects that match the message.
-    pub fn dump(&mut self, message: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+    pub fn dump(
+        &mut self,
+        message: RouteNetlinkMessage,
+    ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
         for _ in 0..DUMP_ATTEMPTS {
             if let Some(objects) = self.try_dump(message.clone())? {
                 return Ok(objects);
             }
         }
-        Err(io::Error::new(io::ErrorKind::Interrupted, "the kernel's tables keep changing").into())
+        Err(io::Error::new(
+            io::ErrorKind::Interrupted,
+            "the kernel's tables keep changing",
+        )
+        .into())
     }
 
     /// `None` where the dump is inconsistent.
-    fn try_dump(&mut self, message: RouteNetlinkMessage) -> Result<Option<Vec<RouteNetlinkMessage>>, NetlinkError> {
+    fn try_dump(
+        &mut self,
+        message: RouteNetlinkMessage,
+    ) -> Result<Option<Vec<RouteNetlinkMessage>>, NetlinkError> {
         let sequence = self.start(message, NLM_F_DUMP)?;
         let (mut objects, mut consistent, mut done) = (Vec::new(), true, false);
         while !done {
@@ -209,7 +234,9 @@ impl Netlink {
         loop {
             match self.receive() {
                 // What this version of the kernel says in a way unknown to us is not for us.
-                Ok(received) => events.extend(messages(received).filter_map(|raw| raw.parse().ok())),
+                Ok(received) => {
+                    events.extend(messages(received).filter_map(|raw| raw.parse().ok()))
+                }
                 Err(error) if error.errno() == libc::EAGAIN => return Ok((events, lost)),
                 Err(error) if error.errno() == libc::ENOBUFS => lost = true,
                 Err(error) => return Err(error),

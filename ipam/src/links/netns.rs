@@ -47,14 +47,28 @@ impl NetNs {
         let path = path.as_ref().to_owned();
         let file = match File::open(&path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(NetNsError::Gone(path)),
-            Err(source) => return Err(NetNsError::Io { action: "open", path, source }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(NetNsError::Gone(path));
+            }
+            Err(source) => {
+                return Err(NetNsError::Io {
+                    action: "open",
+                    path,
+                    source,
+                });
+            }
         };
         match fstatfs(&file) {
-            Ok(stat) if i64::from(stat.filesystem_type().0) == NSFS_MAGIC => Ok(Self { file, path }),
+            Ok(stat) if i64::from(stat.filesystem_type().0) == NSFS_MAGIC => {
+                Ok(Self { file, path })
+            }
             // A namespace's mount is gone, its mount point is left: a common state after a crash.
             Ok(_) => Err(NetNsError::NotANamespace(path)),
-            Err(errno) => Err(NetNsError::Io { action: "open", path, source: errno.into() }),
+            Err(errno) => Err(NetNsError::Io {
+                action: "open",
+                path,
+                source: errno.into(),
+            }),
         }
     }
 

@@ -14,7 +14,7 @@ use super::messages::{self, RouteFacts};
 use super::netlink::{Netlink, NetlinkError, Request};
 
 /// Where packets to a destination go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Way {
     /// Through a node that is on a network of this one.
     Through(IpAddr),
@@ -67,7 +67,8 @@ pub fn reconcile(netlink: &mut Netlink, wanted: &Table) -> Result<Changes, Netli
     let mut changes = Changes::default();
     let present = present(netlink)?;
     for (destination, way) in wanted {
-        let there = |route: &&Present| route.facts.destination == *destination && route.way() == Some(*way);
+        let there =
+            |route: &&Present| route.facts.destination == *destination && route.way() == Some(*way);
         if present.iter().any(|route| there(&route)) {
             continue;
         }
@@ -90,7 +91,10 @@ pub fn reconcile(netlink: &mut Netlink, wanted: &Table) -> Result<Changes, Netli
 fn is_stale(route: &Present, wanted: &Table, changes: &Changes) -> bool {
     let destination = route.facts.destination;
     let replaced = changes.set.iter().any(|(set, _)| *set == destination);
-    route.way().is_some_and(|way| wanted.get(&destination) != Some(&way)) && !replaced
+    route
+        .way()
+        .is_some_and(|way| wanted.get(&destination) != Some(&way))
+        && !replaced
 }
 
 fn delete(netlink: &mut Netlink, message: RouteMessage) -> Result<(), NetlinkError> {
@@ -112,7 +116,9 @@ fn present(netlink: &mut Netlink) -> Result<Vec<Present>, NetlinkError> {
     let mut all = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         for message in netlink.dump(messages::get_routes(family))? {
-            let RouteNetlinkMessage::NewRoute(message) = message else { continue };
+            let RouteNetlinkMessage::NewRoute(message) = message else {
+                continue;
+            };
             let facts = RouteFacts::read(&message).filter(|facts| facts.protocol == ROUTE_PROTOCOL);
             all.extend(facts.map(|facts| Present { facts, message }));
         }
@@ -144,7 +150,9 @@ pub fn interpret(message: &RouteNetlinkMessage) -> Option<Event> {
             let link = messages::Link::read(message)?;
             (!link.name.starts_with(super::names::PREFIX)).then_some(Event::Network)
         }
-        RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_) => Some(Event::Network),
+        RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_) => {
+            Some(Event::Network)
+        }
         _ => None,
     }
 }
@@ -154,13 +162,20 @@ fn lost(route: &RouteFacts) -> Option<Event> {
         return None;
     }
     match (route.gateway, route.unreachable, route.link) {
-        (None, false, Some(link)) => Some(Event::PodRouteLost { address: route.destination.ip(), link }),
+        (None, false, Some(link)) => Some(Event::PodRouteLost {
+            address: route.destination.ip(),
+            link,
+        }),
         _ => Some(Event::Table),
     }
 }
 
 /// Sets the route to a pod on its link.
-pub fn set_pod_route(netlink: &mut Netlink, address: IpAddr, link: u32) -> Result<(), NetlinkError> {
+pub fn set_pod_route(
+    netlink: &mut Netlink,
+    address: IpAddr,
+    link: u32,
+) -> Result<(), NetlinkError> {
     let request = messages::new_link_route(&IpNetwork::from(address), link);
     netlink.execute(vec![request]).map_err(|(_, error)| error)
 }
@@ -175,10 +190,15 @@ pub fn pod_routes(netlink: &mut Netlink) -> Result<Vec<(IpAddr, u32)>, NetlinkEr
 }
 
 /// The link that carries an address of the host, by index.
-pub fn link_with_address(netlink: &mut Netlink, address: IpAddr) -> Result<Option<u32>, NetlinkError> {
+pub fn link_with_address(
+    netlink: &mut Netlink,
+    address: IpAddr,
+) -> Result<Option<u32>, NetlinkError> {
     let all = netlink.dump(messages::get_addresses())?;
     let mut found = all.iter().filter_map(messages::read_address);
-    Ok(found.find(|(_, own, _)| *own == address).map(|(link, ..)| link))
+    Ok(found
+        .find(|(_, own, _)| *own == address)
+        .map(|(link, ..)| link))
 }
 
 /// The link of the host's default route, by index: IPv4's, else IPv6's.
@@ -189,7 +209,8 @@ pub fn link_with_default_route(netlink: &mut Netlink) -> Result<Option<u32>, Net
             RouteNetlinkMessage::NewRoute(route) => RouteFacts::read(route),
             _ => None,
         });
-        let mut defaults = facts.filter(|facts| facts.destination.prefix() == 0 && !facts.unreachable);
+        let mut defaults =
+            facts.filter(|facts| facts.destination.prefix() == 0 && !facts.unreachable);
         if let Some(link) = defaults.find_map(|facts| facts.link) {
             return Ok(Some(link));
         }

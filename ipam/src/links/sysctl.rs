@@ -37,7 +37,11 @@ pub fn ensure(name: &str, value: &str) -> Result<bool, SysctlError> {
         }
         fs::write(path(name), value).map(|()| true)
     };
-    set().map_err(|source| SysctlError { name: name.to_owned(), value: value.to_owned(), source })
+    set().map_err(|source| SysctlError {
+        name: name.to_owned(),
+        value: value.to_owned(),
+        source,
+    })
 }
 
 /// Whether the kernel has the setting.
