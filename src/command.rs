@@ -31,6 +31,10 @@ pub enum Command {
     Down(sluice_cluster::cli::DownArgs),
     /// Show a cluster's processes, nodes and pods
     Status(sluice_cluster::cli::StatusArgs),
+    /// Assign addresses to pods on this node, or look at what is assigned
+    Ipam(sluice_ipam::cli::Args),
+    /// Be the CNI plugin, as a container runtime calls it (also when called under the name sluice-cni)
+    Cni,
     /// Print the version
     Version,
 }
@@ -42,6 +46,8 @@ impl Command {
             Self::Up(_) => "up",
             Self::Down(_) => "down",
             Self::Status(_) => "status",
+            Self::Ipam(_) => "ipam",
+            Self::Cni => "cni",
             Self::Version => "version",
         }
     }
@@ -60,6 +66,8 @@ impl Command {
             Self::Up(args) => sluice_cluster::cli::up(args).await?,
             Self::Down(args) => sluice_cluster::cli::down(args).await?,
             Self::Status(args) => sluice_cluster::cli::status(args).await?,
+            Self::Ipam(args) => sluice_ipam::cli::run(args).await?,
+            Self::Cni => return Ok(sluice_ipam::plugin::main()),
             Self::Version => println!("sluice {}", env!("CARGO_PKG_VERSION")),
         }
         Ok(ExitCode::SUCCESS)

@@ -10,6 +10,9 @@ use clap::Parser;
 use command::Cli;
 
 fn main() -> ExitCode {
+    if is_cni_plugin() {
+        return sluice_ipam::plugin::main();
+    }
     let cli = Cli::parse();
     logging::init(cli.verbosity, cli.command.is_for_people());
     let name = cli.command.name();
@@ -22,6 +25,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A container runtime starts the plugin for every pod, several times: it gets by without an async
+/// runtime and a command line parser.
+fn is_cni_plugin() -> bool {
+    let called_as = sluice_ipam::plugin::called_as;
+    called_as("sluice-cni") || called_as("loopback") || std::env::args().skip(1).eq(["cni"])
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
