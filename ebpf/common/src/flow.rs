@@ -98,7 +98,7 @@ pub mod flow_flags {
     pub const SNAT: u16 = 1 << 1;
     /// A pod's flow that leaves the cluster.
     pub const MASQUERADE: u16 = 1 << 2;
-    /// After translation the packet is for this node or a pod on it: hand it to the stack. Unset: it
+    /// Handed to the stack after translation (both directions): for this node or a pod on it. Unset: it
     /// leaves again by the route to its new destination.
     pub const TO_STACK: u16 = 1 << 3;
 }

@@ -34,3 +34,5 @@ pub const DROPS: &str = "drops";
 pub const SERVICE_COUNTERS: &str = "service_counters";
 /// Per-CPU array of `ServiceCounter` by backend id.
 pub const BACKEND_COUNTERS: &str = "backend_counters";
+/// Hash of service ids to names, for display; no program reads it.
+pub const NAMES: &str = "names";

@@ -28,24 +28,26 @@ pub unsafe trait Plain: Copy + 'static {
     }
 }
 
-/// Implements [`Plain`] for `repr(C)` types and asserts their size, which proves that no padding
+/// Implements [`Plain`] for integers and `repr(C)` types and asserts their size, which proves that no padding
 /// was added when it equals the sum of the fields' sizes.
 macro_rules! plain {
     ($($ty:ty = $size:literal),+ $(,)?) => {$(
         const _: () = assert!(size_of::<$ty>() == $size);
-        // SAFETY: repr(C) or transparent, made of integers and arrays of them; the size asserted
+        // SAFETY: an integer, or repr(C) or transparent, made of integers and arrays of them; the size asserted
         // above is the sum of the fields' sizes.
         unsafe impl $crate::Plain for $ty {}
     )+};
 }
 pub(crate) use plain;
 
-// SAFETY: an integer has no padding and no invalid bit pattern.
-unsafe impl Plain for u32 {}
-// SAFETY: as above.
-unsafe impl Plain for u64 {}
+// SAFETY: an array has no padding that its elements have not.
+unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 
 plain! {
+    u8 = 1,
+    u16 = 2,
+    u32 = 4,
+    u64 = 8,
     crate::Be16 = 2,
     crate::Ipv4 = 4,
     crate::Ipv6 = 16,

@@ -18,6 +18,7 @@ pub struct FakeMaps {
     maglev: BTreeMap<u32, u32>,
     cidrs: BTreeMap<IpNetwork, u32>,
     source_ranges: BTreeMap<(u32, IpNetwork), ()>,
+    names: BTreeMap<u32, String>,
     config: Config,
     writes: u64,
     violations: Vec<String>,
@@ -34,6 +35,7 @@ impl FakeMaps {
             maglev: BTreeMap::new(),
             cidrs: BTreeMap::new(),
             source_ranges: BTreeMap::new(),
+            names: BTreeMap::new(),
             config: Config::zeroed(),
             writes: 0,
             violations: Vec::new(),
@@ -266,6 +268,27 @@ impl Tables for FakeMaps {
 
     fn reset_backend_counter(&mut self, backend_id: u32) -> Result<(), MapError> {
         check_index(names::BACKEND_COUNTERS, backend_id, self.capacity.backends)
+    }
+
+    fn names(&self) -> Result<Vec<(u32, String)>, MapError> {
+        Ok(self
+            .names
+            .iter()
+            .map(|(id, name)| (*id, name.clone()))
+            .collect())
+    }
+
+    fn put_name(&mut self, service_id: u32, name: &str) -> Result<(), MapError> {
+        check_index(names::NAMES, service_id, self.capacity.services)?;
+        self.names.insert(service_id, name.to_owned());
+        self.writes += 1;
+        Ok(())
+    }
+
+    fn delete_name(&mut self, service_id: u32) -> Result<(), MapError> {
+        self.names.remove(&service_id);
+        self.writes += 1;
+        Ok(())
     }
 }
 

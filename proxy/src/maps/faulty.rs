@@ -130,6 +130,17 @@ impl<T: Tables> Tables for Faulty<T> {
         self.dice("reset_backend_counter")?;
         self.inner.reset_backend_counter(backend_id)
     }
+    fn names(&self) -> Result<Vec<(u32, String)>, MapError> {
+        self.inner.names()
+    }
+    fn put_name(&mut self, service_id: u32, name: &str) -> Result<(), MapError> {
+        self.dice("put_name")?;
+        self.inner.put_name(service_id, name)
+    }
+    fn delete_name(&mut self, service_id: u32) -> Result<(), MapError> {
+        self.dice("delete_name")?;
+        self.inner.delete_name(service_id)
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! The reconciler writes through [`Tables`] and knows no kernel: [`fake::FakeMaps`] keeps the same
 //! tables in memory and watches the laws of ordering, [`faulty::Faulty`] makes any of them fail now
-//! and then, and `kernel::KernelMaps` is the real, pinned thing. What only looks (metrics, the
+//! and then, and [`kernel::KernelMaps`] is the real, pinned thing. What only looks (metrics, the
 //! `list` commands) reads through [`Observe`].
 //!
 //! The order that never exposes a half-written service: backends, then a fresh range, then the
@@ -21,9 +21,13 @@ mod error;
 pub mod fake;
 pub mod faulty;
 mod ids;
+pub mod kernel;
 mod key;
+mod mapped;
+mod prefix;
 mod quarantine;
 mod ranges;
+pub(crate) mod sys;
 
 pub use error::MapError;
 pub use ids::IdAllocator;
@@ -142,6 +146,13 @@ pub trait Tables {
     fn reset_service_counter(&mut self, service_id: u32) -> Result<(), MapError>;
     /// Sets a backend's counters to zero, before its id is used for another one.
     fn reset_backend_counter(&mut self, backend_id: u32) -> Result<(), MapError>;
+
+    /// The names of the services by id, for display.
+    fn names(&self) -> Result<Vec<(u32, String)>, MapError>;
+    /// Names a service, as `namespace/name:port`.
+    fn put_name(&mut self, service_id: u32, name: &str) -> Result<(), MapError>;
+    /// Forgets a service's name; one that is not there is no error.
+    fn delete_name(&mut self, service_id: u32) -> Result<(), MapError>;
 }
 
 /// A flow as the datapath holds it; one of the two entries of a translated flow.

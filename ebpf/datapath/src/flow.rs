@@ -1,0 +1,261 @@
+//! The flow table: finding, following, opening.
+
+use sluice_common::{
+    Be16, Config, DropReason, Flow, FlowState, Ticks, Tuple, backend_flags, flow_flags, proto,
+};
+
+use crate::address::Address;
+use crate::headers::tcp_flags::{ACK, FIN, RST, SYN};
+use crate::parse::Headers;
+use crate::service::is_eligible;
+use crate::tables::{Inserted, Tables};
+use crate::work::Work;
+
+/// Source ports that are tried before a flow is refused. With half of a remote end's ports taken
+/// one flow in 2^16 fails.
+const PORT_ATTEMPTS: u32 = 16;
+
+/// How long a flow of this protocol may be idle in this state.
+#[inline(always)]
+pub const fn timeout(config: &Config, protocol: u32, state: FlowState) -> Ticks {
+    let tcp = protocol == proto::TCP as u32;
+    match state {
+        FlowState::New if tcp => config.timeouts.tcp_new,
+        FlowState::Established if tcp => config.timeouts.tcp_established,
+        FlowState::Closing => config.timeouts.tcp_closing,
+        FlowState::New => config.timeouts.other_new,
+        FlowState::Established => config.timeouts.other_established,
+    }
+}
+
+/// Finds the flow of `work.tuple`, brings it up to date by this packet, and leaves it in `work.flow`.
+/// `false`: there is none, or this packet begins a new one in its place.
+#[inline(always)]
+pub fn follow<A: Address, T: Tables<A>>(tables: &T, work: &mut Work<A>, headers: Headers) -> bool {
+    let now = tables.now();
+    let config = tables.config();
+    let Work {
+        tuple, flow: found, ..
+    } = work;
+    let changed = tables.with_flow(tuple, |flow| {
+        let idle = now.wrapping_sub(flow.last_seen);
+        let old = flow.state();
+        if idle > timeout(config, tuple.protocol, old) || reopens(old, headers) {
+            return None;
+        }
+        let new = next_state(old, flow.flags, headers);
+        let changed = new as u16 != flow.state || idle != 0;
+        if changed {
+            flow.state = new as u16;
+            flow.last_seen = now;
+        }
+        *found = *flow;
+        Some(changed)
+    });
+    let Some(Some(changed)) = changed else {
+        return false;
+    };
+    if may_move(work, headers) && lost_backend(tables, &work.flow) {
+        return false;
+    }
+    if changed {
+        update_twin(tables, work);
+    }
+    true
+}
+
+/// A SYN begins a new connection on a tuple whose old one is closing.
+#[inline(always)]
+const fn reopens(state: FlowState, headers: Headers) -> bool {
+    matches!(state, FlowState::Closing) && headers.tcp_flags & (SYN | ACK) == SYN
+}
+
+#[inline(always)]
+const fn next_state(state: FlowState, flow_flags: u16, headers: Headers) -> FlowState {
+    if headers.tcp_flags & (FIN | RST) != 0 {
+        return FlowState::Closing;
+    }
+    match state {
+        FlowState::New if flow_flags & flow_flags::REVERSE != 0 => FlowState::Established,
+        other => other,
+    }
+}
+
+/// Whether the flow may change its backend at this packet: anything without a connection, and
+/// connections that are only being opened. An established connection goes on; what became of its
+/// backend is the backend's to say.
+#[inline(always)]
+const fn may_move<A>(work: &Work<A>, headers: Headers) -> bool {
+    if work.flow.backend_id == 0 || work.flow.flags & flow_flags::REVERSE != 0 {
+        return false;
+    }
+    work.tuple.protocol != proto::TCP as u32 || headers.tcp_flags & (SYN | ACK) == SYN
+}
+
+/// Whether the flow goes to a backend that is not its service's any more.
+#[inline(always)]
+fn lost_backend<A: Address, T: Tables<A>>(tables: &T, flow: &Flow<A>) -> bool {
+    match tables.backend(flow.backend_id) {
+        Some(backend) => !is_eligible(backend, flow.service_id, backend_flags::EXTERNAL),
+        None => true,
+    }
+}
+
+/// Derives the flow's other entry from `work.flow`.
+#[inline(always)]
+fn derive_twin<A: Address>(work: &mut Work<A>) {
+    let Work {
+        tuple,
+        flow,
+        twin_key,
+        twin,
+        ..
+    } = work;
+    twin_key.src = flow.dst;
+    twin_key.dst = flow.src;
+    twin_key.sport = flow.dport;
+    twin_key.dport = flow.sport;
+    twin_key.protocol = tuple.protocol;
+    twin.src = tuple.dst;
+    twin.dst = tuple.src;
+    twin.sport = tuple.dport;
+    twin.dport = tuple.sport;
+    twin.flags = flow.flags ^ flow_flags::REVERSE;
+    twin.state = flow.state;
+    twin.last_seen = flow.last_seen;
+    twin.created = flow.created;
+    twin.backend_id = flow.backend_id;
+    twin.service_id = flow.service_id;
+}
+
+/// Keeps the other entry of the flow alive and in the same state; makes it again if the table has
+/// forgotten it. Runs when the state changes, and else once a tick.
+#[inline(always)]
+fn update_twin<A: Address, T: Tables<A>>(tables: &T, work: &mut Work<A>) {
+    derive_twin(work);
+    let (state, now) = (work.flow.state, work.flow.last_seen);
+    let found = tables.with_flow(&work.twin_key, |twin| {
+        twin.state = state;
+        twin.last_seen = now;
+    });
+    if found.is_none() {
+        tables.put_flow(&work.twin_key, &work.twin);
+    }
+}
+
+/// How the source port of a new flow is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourcePort {
+    /// Keep it, unless another flow to the same end has it.
+    Keep,
+    /// One of the agent's range.
+    Range,
+}
+
+/// Opens the flow `work.flow` for packets of `work.tuple`. Its addresses, destination port, flags and
+/// ids are set; source port, times and state are chosen here, and both entries written.
+///
+/// No two flows share an answer's tuple: a port is taken by inserting the reverse entry, which fails
+/// when it is there. An entry that has outlived its timeout is taken over.
+#[inline(always)]
+pub fn open<A: Address, T: Tables<A>>(
+    tables: &T,
+    work: &mut Work<A>,
+    port: SourcePort,
+) -> Result<(), DropReason> {
+    work.flow.created = tables.now();
+    work.flow.last_seen = work.flow.created;
+    work.flow.state = FlowState::New as u16;
+    work.flow.sport = work.tuple.sport;
+    let ports = PortRange::of(tables.config());
+    let mut next = ports.start(tables.random());
+    for attempt in 0..PORT_ATTEMPTS {
+        if port == SourcePort::Range || attempt > 0 {
+            work.flow.sport = Be16::new(ports.port(next));
+            next = ports.after(next);
+        }
+        derive_twin(work);
+        match claim(tables, work) {
+            Inserted::New => return store_forward(tables, work),
+            Inserted::Full => return Err(DropReason::FlowTableFull),
+            Inserted::Exists => {}
+        }
+    }
+    Err(DropReason::NoSourcePort)
+}
+
+/// Tries to take the answer's tuple for this flow.
+#[inline(always)]
+fn claim<A: Address, T: Tables<A>>(tables: &T, work: &Work<A>) -> Inserted {
+    match tables.insert_flow(&work.twin_key, &work.twin) {
+        Inserted::Exists => {}
+        other => return other,
+    }
+    let (now, config) = (work.flow.last_seen, tables.config());
+    let free = tables.with_flow(&work.twin_key, |old| {
+        same_translation(old, &work.twin)
+            || now.wrapping_sub(old.last_seen) > timeout(config, work.tuple.protocol, old.state())
+    });
+    if free == Some(false) {
+        return Inserted::Exists;
+    }
+    if tables.put_flow(&work.twin_key, &work.twin) {
+        Inserted::New
+    } else {
+        Inserted::Full
+    }
+}
+
+#[inline(always)]
+fn same_translation<A: Address>(a: &Flow<A>, b: &Flow<A>) -> bool {
+    a.src == b.src && a.dst == b.dst && a.sport == b.sport && a.dport == b.dport
+}
+
+#[inline(always)]
+fn store_forward<A: Address, T: Tables<A>>(tables: &T, work: &Work<A>) -> Result<(), DropReason> {
+    if tables.put_flow(&work.tuple, &work.flow) {
+        return Ok(());
+    }
+    tables.delete_flow(&work.twin_key);
+    Err(DropReason::FlowTableFull)
+}
+
+/// The agent's range of source ports.
+#[derive(Clone, Copy)]
+struct PortRange {
+    min: u16,
+    len: u32,
+}
+
+impl PortRange {
+    #[inline(always)]
+    const fn of(config: &Config) -> Self {
+        let (min, max) = (config.snat_port_min, config.snat_port_max);
+        let len = if max >= min {
+            (max - min) as u32 + 1
+        } else {
+            1
+        };
+        Self { min, len }
+    }
+
+    #[inline(always)]
+    const fn start(self, random: u32) -> u32 {
+        ((random as u64 * self.len as u64) >> 32) as u32
+    }
+
+    #[inline(always)]
+    const fn after(self, index: u32) -> u32 {
+        if index + 1 < self.len { index + 1 } else { 0 }
+    }
+
+    #[inline(always)]
+    const fn port(self, index: u32) -> u16 {
+        self.min.wrapping_add(index as u16)
+    }
+}
+
+/// The tuple of the answers to a flow's packets; for tests and tools.
+pub const fn answer_of<A: Copy>(flow: &Flow<A>, protocol: u32) -> Tuple<A> {
+    flow.translated(protocol).reversed()
+}

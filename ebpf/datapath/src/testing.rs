@@ -1,0 +1,1 @@
+//! A packet that is a byte slice, and tables that are hash maps.

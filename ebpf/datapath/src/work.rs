@@ -1,0 +1,25 @@
+//! Working memory.
+
+use sluice_common::{Backend, Flow, Frontend, FrontendKey, Tuple};
+
+/// What a packet's run keeps at hand.
+///
+/// The kernel's stack for programs has 512 bytes, which two IPv6 flows with their keys nearly fill. So
+/// these live in a per-CPU map; the shells bring them, and tests make them.
+#[derive(Clone, Copy, Debug)]
+pub struct Work<A> {
+    /// The packet's tuple, as it came.
+    pub tuple: Tuple<A>,
+    /// The flow it belongs to.
+    pub flow: Flow<A>,
+    /// The key of the flow's other entry.
+    pub(crate) twin_key: Tuple<A>,
+    /// The flow's other entry.
+    pub(crate) twin: Flow<A>,
+    /// The key under which the frontend was looked up.
+    pub(crate) frontend_key: FrontendKey<A>,
+    /// The frontend.
+    pub(crate) frontend: Frontend,
+    /// The backend that was chosen.
+    pub(crate) backend: Backend,
+}

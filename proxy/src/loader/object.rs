@@ -1,0 +1,108 @@
+//! The eBPF object: its maps by their pins, its programs in the kernel.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use aya::programs::{CgroupSockAddr, Program, SchedClassifier, Xdp};
+use aya::{Ebpf, EbpfLoader};
+use sluice_common::names;
+
+use super::{Hook, LoaderError, pins};
+use crate::maps::kernel::NAME_LEN;
+use crate::maps::{Capacity, sys};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sluice.bpf.o"));
+
+/// The programs, loaded; they live as long as this or a link does.
+pub(super) struct Programs(Ebpf);
+
+impl Programs {
+    /// The program of a hook.
+    pub(super) fn of(&self, hook: Hook) -> Result<BorrowedFd<'_>, LoaderError> {
+        let program = hook.program();
+        let missing = || LoaderError::NoProgram { program };
+        let fd = self
+            .0
+            .program(program)
+            .and_then(|p| p.fd().ok())
+            .ok_or_else(missing)?;
+        Ok(fd.as_fd())
+    }
+}
+
+/// Loads all programs, over the maps pinned under `root`; makes and pins the maps that are missing.
+pub(super) fn load(root: &Path, capacity: Capacity) -> Result<Programs, LoaderError> {
+    let dir = pins::maps_dir(root);
+    prepare_names(&dir, capacity)?;
+    let mut loader = EbpfLoader::new();
+    loader.btf(None);
+    for (name, entries) in sizes(capacity) {
+        loader.map_pin_path(name, dir.join(name));
+        if let Some(entries) = entries {
+            loader.map_max_entries(name, entries);
+        }
+    }
+    let mut ebpf = loader.load(OBJECT).map_err(LoaderError::Object)?;
+    for hook in Hook::ALL {
+        load_program(&mut ebpf, hook.program())?;
+    }
+    Ok(Programs(ebpf))
+}
+
+/// The maps to pin, and their sizes where those are not the object's.
+fn sizes(capacity: Capacity) -> [(&'static str, Option<u32>); 17] {
+    [
+        (names::FRONTENDS_V4, Some(capacity.frontends)),
+        (names::FRONTENDS_V6, Some(capacity.frontends)),
+        (names::BACKENDS, Some(capacity.backends)),
+        (names::SLOTS, Some(capacity.slots)),
+        (names::MAGLEV, Some(capacity.maglev)),
+        (names::AFFINITY, Some(capacity.affinity)),
+        (names::FLOWS_V4, Some(capacity.flows)),
+        (names::FLOWS_V6, Some(capacity.flows)),
+        (names::SOCKETS, None),
+        (names::CONFIG, None),
+        (names::CIDRS_V4, Some(capacity.cidrs)),
+        (names::CIDRS_V6, Some(capacity.cidrs)),
+        (names::SOURCE_RANGES_V4, Some(capacity.source_ranges)),
+        (names::SOURCE_RANGES_V6, Some(capacity.source_ranges)),
+        (names::DROPS, None),
+        (names::SERVICE_COUNTERS, Some(capacity.services)),
+        (names::BACKEND_COUNTERS, Some(capacity.backends)),
+    ]
+}
+
+/// The map of names is no program's, so the object does not define it.
+fn prepare_names(dir: &Path, capacity: Capacity) -> Result<(), LoaderError> {
+    let path = dir.join(names::NAMES);
+    if path.exists() {
+        return Ok(());
+    }
+    let fail = |source| LoaderError::Pin {
+        path: path.clone(),
+        source,
+    };
+    let sizes = (size_of::<u32>(), NAME_LEN);
+    let map = sys::create_map(
+        names::NAMES,
+        sys::MAP_TYPE_HASH,
+        sizes,
+        capacity.services,
+        sys::NO_PREALLOC,
+    );
+    sys::pin(map.map_err(fail)?.as_fd(), &path).map_err(fail)
+}
+
+fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), LoaderError> {
+    let missing = || LoaderError::NoProgram { program: name };
+    let loaded = match ebpf.program_mut(name).ok_or_else(missing)? {
+        Program::Xdp(program) => Xdp::load(program),
+        Program::SchedClassifier(program) => SchedClassifier::load(program),
+        Program::CgroupSockAddr(program) => CgroupSockAddr::load(program),
+        _ => return Err(missing()),
+    };
+    loaded.map_err(|source| LoaderError::Program {
+        program: name,
+        source,
+    })
+}
