@@ -179,14 +179,10 @@ impl FieldError {
         Self::new(ErrorType::Duplicate, path, show(value), "")
     }
 
-    /// A value outside `supported` (listed sorted).
+    /// A value outside `supported`, which is listed in the order given.
     pub fn not_supported(path: &Path<'_>, value: &Value, supported: &[&str]) -> Self {
-        let mut names: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
-        names.sort_unstable();
-        let detail = match names.is_empty() {
-            true => String::new(),
-            false => format!("supported values: {}", names.join(", ")),
-        };
+        let names: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
+        let detail = format!("supported values: {}", names.join(", "));
         Self::new(ErrorType::NotSupported, path, show(value), detail)
     }
 

@@ -11,6 +11,7 @@ pub(super) fn for_update(new: &mut Value, old: &Value) {
     }
     keep_allocated(&mut new["spec"], &old["spec"]);
     normalize_cluster_ips(new, Some(old));
+    trim_for_single_stack(&mut new["spec"], &old["spec"]);
     drop_what_the_type_lacks(&mut new["spec"], &old["spec"]);
 }
 
@@ -107,6 +108,20 @@ pub(super) fn normalize_cluster_ips(new: &mut Value, old: Option<&Value>) {
     set(spec, "clusterIPs", ips);
 }
 
+/// Who asks for a single stack gives up the second address and family, unless the lists were changed as well.
+fn trim_for_single_stack(new: &mut Value, old: &Value) {
+    let single = |spec: &Value| matches!(text(spec, "ipFamilyPolicy"), "" | "SingleStack");
+    if text(new, "ipFamilyPolicy") != "SingleStack" || single(old) {
+        return;
+    }
+    for field in ["clusterIPs", "ipFamilies"] {
+        if list(new, field).len() > 1 && list(new, field) == list(old, field) {
+            let first = list(new, field)[..1].to_vec();
+            set(new, field, Some(json!(first)));
+        }
+    }
+}
+
 /// A change of type leaves fields behind that the new type has no use for; unless the client set them anew, they go.
 fn drop_what_the_type_lacks(new: &mut Value, old: &Value) {
     if needs_cluster_ip(old) && !needs_cluster_ip(new) {
@@ -198,6 +213,19 @@ mod tests {
         assert!(new["spec"]["ports"][0].get("nodePort").is_none());
         assert!(new["spec"].get("externalTrafficPolicy").is_none());
         assert_eq!(new["spec"]["clusterIP"], "10.96.0.5");
+    }
+
+    #[test]
+    fn a_single_stack_gives_up_the_second_address() {
+        let mut old = old();
+        old["spec"]["clusterIPs"] = json!(["10.96.0.5", "fd00::5"]);
+        old["spec"]["ipFamilies"] = json!(["IPv4", "IPv6"]);
+        old["spec"]["ipFamilyPolicy"] = json!("PreferDualStack");
+        let mut new = old.clone();
+        new["spec"]["ipFamilyPolicy"] = json!("SingleStack");
+        for_update(&mut new, &old);
+        assert_eq!(new["spec"]["clusterIPs"], json!(["10.96.0.5"]));
+        assert_eq!(new["spec"]["ipFamilies"], json!(["IPv4"]));
     }
 
     #[test]
