@@ -4,6 +4,7 @@ pub mod agent;
 mod chain;
 pub mod cli;
 pub mod config;
+pub mod inspect;
 pub mod interfaces;
 pub mod loader;
 pub mod maglev;

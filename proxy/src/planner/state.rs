@@ -30,6 +30,7 @@ pub struct Planner {
     slices: HashMap<ObjectName, ObjectName>,
     claims: Claims,
     problems: BTreeMap<(&'static str, ObjectName), Vec<Problem>>,
+    fresh: Vec<Problem>,
     dirty: BTreeMap<ObjectName, Vec<i64>>,
 }
 
@@ -153,6 +154,11 @@ impl Planner {
     /// What could not be read, by object.
     pub fn problems(&self) -> impl Iterator<Item = &Problem> {
         self.problems.values().flatten()
+    }
+
+    /// Problems found since the last call: for the log.
+    pub fn take_new_problems(&mut self) -> Vec<Problem> {
+        std::mem::take(&mut self.fresh)
     }
 
     /// Services touched since the last drain.
@@ -348,11 +354,20 @@ impl Planner {
     }
 
     fn note(&mut self, kind: &'static str, name: &ObjectName, problems: Vec<Problem>) {
+        let key = (kind, name.clone());
         if problems.is_empty() {
-            self.problems.remove(&(kind, name.clone()));
-        } else {
-            self.problems.insert((kind, name.clone()), problems);
+            self.problems.remove(&key);
+            return;
         }
+        let known = self
+            .problems
+            .insert(key, problems.clone())
+            .unwrap_or_default();
+        self.fresh.extend(
+            problems
+                .into_iter()
+                .filter(|problem| !known.contains(problem)),
+        );
     }
 
     fn touch(&mut self, name: ObjectName) {

@@ -41,7 +41,7 @@ impl<T: Tables> Reconciler<T> {
     fn hold(&mut self, plan: &PortPlan) -> Result<Port, MapError> {
         let keys = plan.frontends.iter().map(|frontend| &frontend.key);
         let ids = keys.filter_map(|key| Some(self.frontends.get(key)?.service_id));
-        let port = match self.orphans.adopt(ids) {
+        let port = match self.orphans.adopt(&plan.id, ids) {
             Some(port) => port,
             None => Port::new(self.pools.service_id(&mut self.tables)?),
         };
@@ -52,22 +52,33 @@ impl<T: Tables> Reconciler<T> {
     }
 
     fn expose_port(&mut self, plan: &PortPlan, port: &mut Port) -> Result<(), MapError> {
+        if !port.named {
+            self.tables
+                .put_name(port.service_id, &plan.id.to_string())?;
+            self.report.writes += 1;
+            port.named = true;
+        }
         for backend in &plan.backends {
             self.expose_backend(backend, port)?;
         }
         let internal = self.expose_range(plan, port, Pool::Slots, |backend| backend.internal)?;
         let external = self.expose_range(plan, port, Pool::Maglev, |backend| backend.external)?;
+        self.expose_source_ranges(plan, port)?;
+        for frontend in &plan.frontends {
+            let value = frontend_value(plan, frontend, port.service_id, internal, external);
+            self.put_frontend(frontend.key, value)?;
+            port.keys.insert(frontend.key);
+        }
+        Ok(())
+    }
+
+    fn expose_source_ranges(&mut self, plan: &PortPlan, port: &mut Port) -> Result<(), MapError> {
         for network in &plan.source_ranges {
             if !port.source_ranges.contains(network) {
                 self.tables.put_source_range(port.service_id, *network)?;
                 self.report.writes += 1;
                 port.source_ranges.insert(*network);
             }
-        }
-        for frontend in &plan.frontends {
-            let value = frontend_value(plan, frontend, port.service_id, internal, external);
-            self.put_frontend(frontend.key, value)?;
-            port.keys.insert(frontend.key);
         }
         Ok(())
     }

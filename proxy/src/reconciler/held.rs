@@ -18,6 +18,8 @@ pub(super) struct Port {
     /// Frontends written for this port. One may since belong to another port: its value tells.
     pub keys: BTreeSet<FrontendKey>,
     pub source_ranges: BTreeSet<IpNetwork>,
+    /// Its id has its name.
+    pub named: bool,
 }
 
 /// A backend as written.
@@ -44,6 +46,7 @@ impl Port {
             ranges: Vec::new(),
             keys: BTreeSet::new(),
             source_ranges: BTreeSet::new(),
+            named: false,
         }
     }
 

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::time::Instant;
 
-use sluice_common::{Frontend, frontend_flags};
+use sluice_common::{Frontend, frontend_flags, names};
 
 use crate::maps::{FrontendKey, MapError, Tables};
 use crate::planner::{ObjectName, PortId, ServicePlan};
@@ -49,6 +49,8 @@ pub struct Reconciler<T> {
     pools: Pools,
     /// Every frontend that the maps hold.
     frontends: HashMap<FrontendKey, Frontend>,
+    /// How many of them are IPv4, IPv6.
+    counts: [u32; 2],
     services: HashMap<ObjectName, Held>,
     /// Who has each address as a whole.
     addresses: HashMap<IpAddr, ObjectName>,
@@ -151,15 +153,9 @@ impl<T: Tables> Reconciler<T> {
     /// How much of each table is in use: name, used, capacity.
     pub fn usage(&self) -> Vec<(&'static str, u32, u32)> {
         let mut usage = self.pools.usage();
-        let count = |ipv4| {
-            self.frontends
-                .keys()
-                .filter(|key| key.addr.is_ipv4() == ipv4)
-                .count() as u32
-        };
         let capacity = self.tables.capacity().frontends;
-        usage.push((sluice_common::names::FRONTENDS_V4, count(true), capacity));
-        usage.push((sluice_common::names::FRONTENDS_V6, count(false), capacity));
+        usage.push((names::FRONTENDS_V4, self.counts[0], capacity));
+        usage.push((names::FRONTENDS_V6, self.counts[1], capacity));
         usage
     }
 
@@ -169,14 +165,22 @@ impl<T: Tables> Reconciler<T> {
         }
         self.tables.put_frontend(&key, &value)?;
         self.report.writes += 1;
-        self.frontends.insert(key, value);
+        self.remember(key, value);
         Ok(())
+    }
+
+    fn remember(&mut self, key: FrontendKey, value: Frontend) {
+        if self.frontends.insert(key, value).is_none() {
+            self.counts[usize::from(key.addr.is_ipv6())] += 1;
+        }
     }
 
     fn delete_frontend(&mut self, key: &FrontendKey) -> Result<(), MapError> {
         self.tables.delete_frontend(key)?;
         self.report.writes += 1;
-        self.frontends.remove(key);
+        if self.frontends.remove(key).is_some() {
+            self.counts[usize::from(key.addr.is_ipv6())] -= 1;
+        }
         Ok(())
     }
 }

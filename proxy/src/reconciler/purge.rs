@@ -28,7 +28,7 @@ pub struct GoneBackend {
 ///
 /// # Errors
 /// When the table cannot be read, or an entry not deleted.
-pub fn purge(flows: &impl Observe, gone: &[GoneBackend]) -> Result<usize, MapError> {
+pub fn purge(flows: &(impl Observe + ?Sized), gone: &[GoneBackend]) -> Result<usize, MapError> {
     if gone.is_empty() {
         return Ok(0);
     }

@@ -1,8 +1,7 @@
 //! A restarted agent: what the maps hold, read back before anything is written.
 //!
-//! The maps hold no Kubernetes names. A service found in them is an orphan until a plan has one of its
-//! frontends' keys; then the port takes over its id, backends and ranges, so that flows, affinity and
-//! counters go on. What is still an orphan after the first full sync belongs to nobody and is pruned.
+//! A service found in the maps is an orphan until a plan has its name, or one of its frontends' keys;
+//! then the port takes over its id, backends and ranges, so that flows, affinity and counters go on. What is still an orphan after the first full sync belongs to nobody and is pruned.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -15,19 +14,30 @@ use super::held::{HeldBackend, HeldRange, Port};
 use super::pools::{Pools, Resting};
 use super::{Reconciler, Report, Retries};
 use crate::maps::{FrontendKey, MapError, Pool, Protocol, Tables};
+use crate::planner::PortId;
 
 /// Services in the maps that no plan has claimed.
 #[derive(Debug, Default)]
 pub(super) struct Orphans {
     ports: BTreeMap<u32, Port>,
+    by_name: HashMap<String, u32>,
     /// Backends that nothing can be made of: without a service, or twice in one.
     strays: Vec<u32>,
 }
 
 impl Orphans {
-    /// The first of these services that is still an orphan.
-    pub fn adopt(&mut self, mut ids: impl Iterator<Item = u32>) -> Option<Port> {
-        ids.find_map(|id| self.ports.remove(&id))
+    /// The service with this port's name, or else the first of `ids`, that is still an orphan.
+    pub fn adopt(&mut self, name: &PortId, mut ids: impl Iterator<Item = u32>) -> Option<Port> {
+        if self.ports.is_empty() {
+            return None;
+        }
+        let by_name = self.by_name.remove(&name.to_string());
+        if let Some(port) = by_name.and_then(|id| self.ports.remove(&id)) {
+            return Some(port);
+        }
+        let mut port = ids.find_map(|id| self.ports.remove(&id))?;
+        port.named = false;
+        Some(port)
     }
 
     fn port(&mut self, service_id: u32) -> &mut Port {
@@ -45,7 +55,8 @@ impl<T: Tables> Reconciler<T> {
     pub fn restore(tables: T) -> Result<Self, MapError> {
         let mut this = Self {
             pools: Pools::new(tables.capacity()),
-            frontends: tables.frontends()?.into_iter().collect(),
+            frontends: HashMap::new(),
+            counts: [0; 2],
             services: HashMap::new(),
             addresses: HashMap::new(),
             orphans: Orphans::default(),
@@ -53,10 +64,17 @@ impl<T: Tables> Reconciler<T> {
             report: Report::default(),
             tables,
         };
+        for (key, value) in this.tables.frontends()? {
+            this.remember(key, value);
+        }
         this.find_backends()?;
         this.find_ranges()?;
         for (service_id, network) in this.tables.source_ranges()? {
             this.orphans.port(service_id).source_ranges.insert(network);
+        }
+        for (service_id, name) in this.tables.names()? {
+            this.orphans.port(service_id).named = true;
+            this.orphans.by_name.insert(name, service_id);
         }
         let ids: Vec<u32> = this.orphans.ports.keys().copied().collect();
         ids.into_iter()
@@ -144,11 +162,11 @@ impl<T: Tables> Reconciler<T> {
             // that may not go.
             let udp = port.keys.iter().any(|key| key.protocol == Protocol::Udp);
             let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
-            if let Err(error) = self.retire_port(protocol, None, &mut port, now) {
+            let retired = self.retire_port(protocol, None, &mut port, now);
+            if let Err(error) = retired.and_then(|()| self.drop_service_id(&mut port, now)) {
                 self.orphans.ports.insert(id, port);
                 return Err(error);
             }
-            self.drop_service_id(id, now);
         }
         for id in std::mem::take(&mut self.orphans.strays) {
             self.pools.rest(now, Resting::Backend(id));

@@ -40,16 +40,26 @@ impl<T: Tables> Reconciler<T> {
             };
             self.retire_port(id.protocol, wanted, port, now)?;
             if wanted.is_none() && port.is_empty() {
-                self.drop_service_id(port.service_id, now);
+                self.drop_service_id(port, now)?;
                 held.ports.remove(&id);
             }
         }
         Ok(())
     }
 
-    pub(super) fn drop_service_id(&mut self, id: u32, now: Instant) {
-        self.pools.rest(now, Resting::Service(id));
-        self.report.ids.push((id, None));
+    pub(super) fn drop_service_id(
+        &mut self,
+        port: &mut Port,
+        now: Instant,
+    ) -> Result<(), MapError> {
+        if port.named {
+            self.tables.delete_name(port.service_id)?;
+            self.report.writes += 1;
+            port.named = false;
+        }
+        self.pools.rest(now, Resting::Service(port.service_id));
+        self.report.ids.push((port.service_id, None));
+        Ok(())
     }
 
     /// Brings a port down to its plan; to nothing without one.

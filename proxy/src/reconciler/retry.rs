@@ -54,7 +54,7 @@ impl Retries {
             .map_or(0, |failure| failure.attempts)
             + 1;
         let failure = Failure {
-            error: describe(error),
+            error: crate::chain(error),
             full: error.is_full(),
             attempts,
             due: now + delay(attempts),
@@ -83,15 +83,4 @@ fn delay(attempts: u32) -> Duration {
         .checked_shl(attempts.saturating_sub(1))
         .unwrap_or(u32::MAX);
     FIRST_DELAY.saturating_mul(factor).min(LONGEST_DELAY)
-}
-
-/// An error with its causes.
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -170,4 +170,11 @@ pub fn assert_nothing_leaks(maps: &FakeMaps) {
         guarded.is_subset(&services),
         "source ranges of {guarded:?}, services {services:?}"
     );
+    let named: BTreeSet<u32> = maps
+        .names()
+        .unwrap()
+        .into_iter()
+        .map(|(id, _)| id)
+        .collect();
+    assert_eq!(named, services.into_iter().filter(|id| *id != 0).collect());
 }

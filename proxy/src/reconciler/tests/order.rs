@@ -73,6 +73,8 @@ impl Tables for Watched {
         put_config(config: &Config);
         reset_service_counter(service_id: u32);
         reset_backend_counter(backend_id: u32);
+        put_name(service_id: u32, name: &str);
+        delete_name(service_id: u32);
     }
     fn capacity(&self) -> Capacity {
         self.inner.capacity()
@@ -91,6 +93,9 @@ impl Tables for Watched {
     }
     fn source_ranges(&self) -> Result<Vec<(u32, IpNetwork)>, MapError> {
         self.inner.source_ranges()
+    }
+    fn names(&self) -> Result<Vec<(u32, String)>, MapError> {
+        self.inner.names()
     }
     fn config(&self) -> Result<Config, MapError> {
         self.inner.config()
@@ -156,7 +161,7 @@ fn backends_come_first_then_ranges_then_frontends() {
         .for_each(|event| happen(&mut planner, event));
     reconciler.apply(&plans(&mut planner), Instant::now());
     let mut log: Vec<_> = reconciler.tables().log.clone();
-    log.retain(|operation| !operation.starts_with("reset"));
+    log.retain(|operation| !operation.starts_with("reset") && *operation != "put_name");
     log.dedup();
     assert_eq!(log, ["put_backend", "write_range", "put_frontend"]);
 }
