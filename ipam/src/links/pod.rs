@@ -15,6 +15,7 @@ use super::messages::{self, End, RouteFacts};
 use super::names::{self, Mac};
 use super::netlink::{Netlink, NetlinkError, Request};
 use super::netns::{NetNs, NetNsError};
+use super::routes;
 use super::sysctl::{self, SysctlError};
 use crate::allocator::Owner;
 
@@ -434,8 +435,11 @@ fn addresses_of(netlink: &mut Netlink, index: u32) -> Result<Vec<IpAddr>, Netlin
 }
 
 fn host_routes(netlink: &mut Netlink) -> Result<Vec<RouteFacts>, NetlinkError> {
-    let mut routes = netlink.dump(messages::get_routes(AddressFamily::Inet))?;
-    routes.extend(netlink.dump(messages::get_routes(AddressFamily::Inet6))?);
+    let mut routes = routes::dump(netlink, messages::get_routes(AddressFamily::Inet))?;
+    routes.extend(routes::dump(
+        netlink,
+        messages::get_routes(AddressFamily::Inet6),
+    )?);
     let read = |message: &RouteNetlinkMessage| match message {
         RouteNetlinkMessage::NewRoute(route) => RouteFacts::read(route),
         _ => None,

@@ -112,10 +112,21 @@ fn new_route(destination: &IpNetwork, way: &Way) -> Request {
     }
 }
 
+/// A table that never had a route does not exist, which is no error to us.
+pub(super) fn dump(
+    netlink: &mut Netlink,
+    message: RouteNetlinkMessage,
+) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+    match netlink.dump(message) {
+        Err(error) if error.errno() == libc::ENOENT => Ok(Vec::new()),
+        outcome => outcome,
+    }
+}
+
 fn present(netlink: &mut Netlink) -> Result<Vec<Present>, NetlinkError> {
     let mut all = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        for message in netlink.dump(messages::get_routes(family))? {
+        for message in dump(netlink, messages::get_routes(family))? {
             let RouteNetlinkMessage::NewRoute(message) = message else {
                 continue;
             };
@@ -204,7 +215,7 @@ pub fn link_with_address(
 /// The link of the host's default route, by index: IPv4's, else IPv6's.
 pub fn link_with_default_route(netlink: &mut Netlink) -> Result<Option<u32>, NetlinkError> {
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        let routes = netlink.dump(messages::get_all_routes(family))?;
+        let routes = dump(netlink, messages::get_all_routes(family))?;
         let facts = routes.iter().filter_map(|message| match message {
             RouteNetlinkMessage::NewRoute(route) => RouteFacts::read(route),
             _ => None,
