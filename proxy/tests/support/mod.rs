@@ -1,12 +1,18 @@
-//! What the datapath's tests share: pins, namespaces, sockets in them.
+//! What the datapath's tests share: pins, machines in network namespaces, tables, sockets.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 use std::error::Error;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use sluice_proxy::loader::{self, Options, XdpMode};
+use sluice_proxy::loader::{self, Dataplane, Options, XdpMode};
 use sluice_proxy::maps::Capacity;
+
+pub mod cgroup;
+pub mod echo;
+pub mod machine;
+pub mod tables;
+pub mod world;
 
 /// An error with all its causes, for a failing test's message.
 pub fn chain(error: &dyn Error) -> String {
@@ -23,11 +29,8 @@ pub fn chain(error: &dyn Error) -> String {
 /// A name that no other test, process or run uses.
 pub fn unique(what: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!(
-        "dp{}-{}-{what}",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    )
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("dp{}-{number}-{what}", std::process::id())
 }
 
 /// A directory of pins; the dataplane in it is taken away at the end.
@@ -62,6 +65,7 @@ pub fn capacity() -> Capacity {
     }
 }
 
+/// A dataplane with nothing attached.
 pub fn options(pins: &Pins) -> Options {
     Options {
         bpf_root: pins.0.clone(),
@@ -70,4 +74,9 @@ pub fn options(pins: &Pins) -> Options {
         xdp_mode: XdpMode::Auto,
         capacity: capacity(),
     }
+}
+
+/// Starts a dataplane in the current network namespace, or fails the test with all causes.
+pub fn start(options: &Options) -> Dataplane {
+    loader::start(options).unwrap_or_else(|error| panic!("{}", chain(&error)))
 }
