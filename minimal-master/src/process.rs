@@ -1,0 +1,182 @@
+//! The life of the process: serve, lead when elected, stop in order.
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+};
+
+use anyhow::Context;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use sluice_apiserver::{Server, pki::Pki};
+use sluice_client::election::{self, Candidate};
+
+use crate::{activation, settings::Settings};
+
+/// Runs a master until SIGTERM or SIGINT.
+pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    let mut stopped = Stopped::new()?;
+    let inherited = activation::listeners()?;
+    let options = controllers(&settings)?;
+    let server = Server::start(settings.apiserver(inherited)?).await?;
+    let loops = Loops::prepare(&settings, &server, options).await?;
+    write_admin_kubeconfig(&settings, &server)?;
+    info!(address = %server.local_addr(), "ready");
+
+    let stop = CancellationToken::new();
+    let work = tokio::spawn(loops.run(stop.clone()));
+    stopped.wait().await;
+    info!("stopping");
+    // The loops go first: giving back the Lease needs the server.
+    stop.cancel();
+    work.await?;
+    server.shutdown().await;
+    Ok(())
+}
+
+/// SIGTERM or SIGINT, listened for from the first moment on.
+struct Stopped {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Stopped {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Scheduler and controllers, which one master at a time runs.
+struct Loops {
+    candidate: Candidate,
+    elector: kube::Client,
+    scheduler: kube::Client,
+    controllers: kube::Client,
+    options: sluice_controllers::Options,
+}
+
+impl Loops {
+    async fn prepare(
+        settings: &Settings,
+        server: &Server,
+        options: sluice_controllers::Options,
+    ) -> anyhow::Result<Self> {
+        let pki = Pki::open_or_create(&settings.data_dir())?;
+        let url = server.loopback().server.clone();
+        let client = |user| client(&pki, user, &url);
+        Ok(Self {
+            candidate: Candidate::new("kube-system", "sluice-master", identity(settings)?),
+            elector: client("system:kube-controller-manager").await?,
+            scheduler: client("system:kube-scheduler").await?,
+            controllers: client("system:kube-controller-manager").await?,
+            options,
+        })
+    }
+
+    async fn run(self, stop: CancellationToken) {
+        let lead = |term: CancellationToken| {
+            let scheduler = sluice_scheduler::run(
+                self.scheduler.clone(),
+                sluice_scheduler::Options::default(),
+                term.clone(),
+            );
+            let controllers =
+                sluice_controllers::run(self.controllers.clone(), self.options.clone(), term);
+            async {
+                tokio::join!(scheduler, controllers);
+            }
+        };
+        election::run(self.elector, self.candidate, stop, lead).await;
+    }
+}
+
+/// A client with a certificate of its own, so that the server's log tells who did what.
+async fn client(pki: &Pki, user: &str, url: &str) -> anyhow::Result<kube::Client> {
+    let config = Kubeconfig::from_yaml(&pki.kubeconfig(user, &["system:masters"], url)?)?;
+    let options = KubeConfigOptions::default();
+    let config = kube::Config::from_custom_kubeconfig(config, &options).await?;
+    Ok(kube::Client::try_from(config)?)
+}
+
+/// This master's name in the election. It is kept beside the data, which one process at a time can
+/// open, so that a master that was killed takes up its own Lease again at once.
+fn identity(settings: &Settings) -> anyhow::Result<String> {
+    let path = settings.data_dir().join("identity");
+    match fs::read_to_string(&path) {
+        Ok(kept) if !kept.trim().is_empty() => return Ok(kept.trim().to_owned()),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+    let host = nix::unistd::gethostname()?;
+    let made = format!("{}_{}", host.to_string_lossy(), uuid::Uuid::new_v4());
+    replace(&path, &made)?;
+    Ok(made)
+}
+
+fn controllers(settings: &Settings) -> anyhow::Result<sluice_controllers::Options> {
+    let default = sluice_controllers::Options::default();
+    Ok(sluice_controllers::Options {
+        cluster_cidrs: settings.cluster_cidrs()?,
+        node_cidr_mask_size_ipv4: settings
+            .node_cidr_mask_size_ipv4
+            .unwrap_or(default.node_cidr_mask_size_ipv4),
+        node_cidr_mask_size_ipv6: settings
+            .node_cidr_mask_size_ipv6
+            .unwrap_or(default.node_cidr_mask_size_ipv6),
+        node_monitor_grace_period: settings
+            .node_monitor_grace_period
+            .map_or(default.node_monitor_grace_period, |span| span.0),
+        node_monitor_period: settings
+            .node_monitor_period
+            .map_or(default.node_monitor_period, |span| span.0),
+        ..default
+    })
+}
+
+/// Writes the administrator's kubeconfig anew at every start: its certificate may have been about to end.
+fn write_admin_kubeconfig(settings: &Settings, server: &Server) -> anyhow::Result<()> {
+    let url = settings
+        .kubeconfig_server
+        .clone()
+        .unwrap_or_else(|| format!("https://127.0.0.1:{}", server.local_addr().port()));
+    let pki = Pki::open_or_create(&settings.data_dir())?;
+    let text = pki.kubeconfig("kubernetes-admin", &["system:masters"], &url)?;
+    replace(&settings.kubeconfig(), &text)
+}
+
+/// Puts a file readable by its owner only in place by rename: readers see the old one or the new one.
+fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
+    let write = || -> io::Result<()> {
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        let temporary = path.with_extension("new");
+        let mut options = fs::OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
