@@ -106,6 +106,7 @@ impl Cache {
                 shard.load(kv);
             }
         }
+        self.revision.send_replace(page.revision);
         Ok(page.revision)
     }
 
