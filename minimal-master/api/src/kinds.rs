@@ -461,3 +461,12 @@ pub static DELETE_OPTIONS: Kind = Kind {
     schema: "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions",
     ..CORE
 };
+
+/// meta/v1 Status: what failed requests and finished deletions return; never stored.
+pub static STATUS: Kind = Kind {
+    kind: "Status",
+    plural: "statuses",
+    singular: "status",
+    schema: "io.k8s.apimachinery.pkg.apis.meta.v1.Status",
+    ..CORE
+};

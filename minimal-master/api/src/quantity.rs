@@ -88,6 +88,9 @@ impl FromStr for Quantity {
             .find(|c: char| !c.is_ascii_digit() && c != '.')
             .unwrap_or(unsigned.len());
         let (number, suffix) = unsigned.split_at(end);
+        if number.is_empty() {
+            return Err(ParseError::Form);
+        }
         let (factor, divisor, format) = scale(suffix)?;
         let magnitude = nanos(number, factor, divisor)
             .ok_or(ParseError::Form)?
@@ -126,13 +129,18 @@ fn scale(suffix: &str) -> Result<(i128, i128, Format), ParseError> {
     }
 }
 
+/// Whether the text could be a suffix: `[eEinumkKMGTP]*[-+]?[0-9]*`.
+fn is_suffix(text: &str) -> bool {
+    let rest = text.trim_start_matches(|c| "eEinumkKMGTP".contains(c));
+    let rest = rest.strip_prefix(['+', '-']).unwrap_or(rest);
+    rest.bytes().all(|b| b.is_ascii_digit())
+}
+
 fn exponent(suffix: &str) -> Result<(i128, i128, Format), ParseError> {
-    let digits = suffix
-        .strip_prefix(['e', 'E'])
-        .ok_or(match suffix.is_ascii() {
-            true => ParseError::Suffix,
-            false => ParseError::Form,
-        })?;
+    if !is_suffix(suffix) {
+        return Err(ParseError::Form);
+    }
+    let digits = suffix.strip_prefix(['e', 'E']).ok_or(ParseError::Suffix)?;
     let power: i32 = digits.parse().map_err(|_| ParseError::Suffix)?;
     let size = 10_i128.pow(power.unsigned_abs().min(30));
     match power >= 0 {

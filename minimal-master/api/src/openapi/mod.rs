@@ -1,4 +1,19 @@
 //! OpenAPI v3: one document per group version, made once.
+//!
+//! kubectl takes from them what `explain` prints, how to compute strategic merge patches, and whether the server
+//! validates fields and supports dry runs.
+
+mod operations;
+mod paths;
+mod schemas;
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::LazyLock;
+
+use serde_json::{Map, Value, json};
+
+use crate::kinds;
 
 /// A document, serialised.
 #[derive(Debug)]
@@ -9,12 +24,77 @@ pub struct Document {
     pub hash: String,
 }
 
+impl Document {
+    fn new(value: &Value) -> Self {
+        let json = value.to_string().into_bytes();
+        let hash = hash(&json);
+        Document { json, hash }
+    }
+}
+
+/// Names one content, so that clients can cache by it. Not cryptographic: client and server are not adversaries here.
+fn hash(bytes: &[u8]) -> String {
+    let parts: Vec<String> = (0_u8..4)
+        .map(|salt| {
+            let mut hasher = DefaultHasher::new();
+            salt.hash(&mut hasher);
+            bytes.hash(&mut hasher);
+            format!("{:016X}", hasher.finish())
+        })
+        .collect();
+    parts.concat()
+}
+
+static DOCUMENTS: LazyLock<BTreeMap<String, Document>> = LazyLock::new(|| {
+    let versions = kinds::group_versions().into_iter();
+    versions
+        .map(|(group, version)| {
+            (
+                path(group, version),
+                Document::new(&group_document(group, version)),
+            )
+        })
+        .collect()
+});
+
+static INDEX: LazyLock<Document> = LazyLock::new(|| {
+    let paths: Map<String, Value> = DOCUMENTS
+        .iter()
+        .map(|(path, document)| {
+            let url = format!("/openapi/v3/{path}?hash={}", document.hash);
+            (path.clone(), json!({"serverRelativeURL": url}))
+        })
+        .collect();
+    Document::new(&json!({"paths": paths}))
+});
+
 /// `/openapi/v3`: paths of all documents with their hashes.
 pub fn index() -> &'static Document {
-    todo!()
+    &INDEX
 }
 
 /// The document of a path such as `api/v1` or `apis/apps/v1` (what follows `/openapi/v3/`).
 pub fn document(path: &str) -> Option<&'static Document> {
-    todo!("{path}")
+    DOCUMENTS.get(path)
+}
+
+fn path(group: &str, version: &str) -> String {
+    match group {
+        "" => format!("api/{version}"),
+        group => format!("apis/{group}/{version}"),
+    }
+}
+
+fn group_document(group: &str, version: &str) -> Value {
+    let kinds: Vec<&kinds::Kind> = kinds::all()
+        .iter()
+        .copied()
+        .filter(|kind| (kind.group, kind.version) == (group, version))
+        .collect();
+    json!({
+        "openapi": "3.0.0",
+        "info": {"title": "Kubernetes", "version": "v1.36.0"},
+        "paths": paths::of_kinds(&kinds),
+        "components": {"schemas": schemas::of_kinds(&kinds)},
+    })
 }

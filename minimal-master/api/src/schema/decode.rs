@@ -195,24 +195,27 @@ fn make_canonical(value: &mut Value) -> Result<(), String> {
 }
 
 fn mismatch(ty: &Type, value: &Value, path: &Path<'_>, owner: &Struct) -> String {
+    // Numbers that do not fit are shown; where no number fits, "number" says enough.
+    let found = match (ty, value) {
+        (Type::Int32 | Type::Int64 | Type::IntOrString, Value::Number(n)) => format!("number {n}"),
+        _ => describe(value).to_owned(),
+    };
     format!(
-        "json: cannot unmarshal {} into Go struct field {}.{} of type {}",
-        describe(value),
+        "json: cannot unmarshal {found} into Go struct field {}.{} of type {}",
         owner.short_name(),
         path.fields_only(),
         go_type(ty)
     )
 }
 
-fn describe(value: &Value) -> String {
+fn describe(value: &Value) -> &'static str {
     match value {
-        Value::Null => "null".to_owned(),
-        Value::Bool(_) => "bool".to_owned(),
-        Value::Number(n) if n.is_i64() => "number".to_owned(),
-        Value::Number(n) => format!("number {n}"),
-        Value::String(_) => "string".to_owned(),
-        Value::Array(_) => "array".to_owned(),
-        Value::Object(_) => "object".to_owned(),
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
     }
 }
 

@@ -9,6 +9,9 @@ use crate::{FieldError, equality, names};
 pub(super) const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
 pub(super) const IMMUTABLE: &str = "field is immutable";
 
+/// A syntax: the messages about a text that does not follow it.
+pub(super) type Rule = fn(&str) -> Vec<String>;
+
 /// The errors found so far.
 #[derive(Default)]
 pub(super) struct Check {

@@ -72,10 +72,10 @@ pub(super) fn secret(check: &mut Check, object: &Value) {
         "kubernetes.io/service-account-token" => service_account_token(check, object),
         "kubernetes.io/dockercfg" => json_entry(check, data, ".dockercfg"),
         "kubernetes.io/dockerconfigjson" => json_entry(check, data, ".dockerconfigjson"),
-        "kubernetes.io/basic-auth" => {
-            if !data.contains_key("username") && !data.contains_key("password") {
-                entries(check, data, &["username", "password"]);
-            }
+        "kubernetes.io/basic-auth"
+            if !data.contains_key("username") && !data.contains_key("password") =>
+        {
+            entries(check, data, &["username", "password"]);
         }
         "kubernetes.io/ssh-auth" => entries(check, data, &["ssh-privatekey"]),
         "kubernetes.io/tls" => entries(check, data, &["tls.crt", "tls.key"]),

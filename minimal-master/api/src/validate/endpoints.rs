@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::check::Check;
+use super::check::{Check, Rule};
 use crate::field::Path;
 use crate::json::{int, list, text};
 use crate::{FieldError, names};
@@ -34,7 +34,7 @@ fn addresses(check: &mut Check, addresses: &[Value], path: &Path<'_>) {
         let ip = text(address, "ip");
         check.syntax(&path.child("ip"), ip, names::endpoint_ip(ip));
         for (field, rule) in [
-            ("hostname", names::dns_label as fn(&str) -> Vec<String>),
+            ("hostname", names::dns_label as Rule),
             ("nodeName", names::dns_subdomain),
         ] {
             let value = text(address, field);
@@ -107,7 +107,7 @@ fn slice_endpoint(check: &mut Check, endpoint: &Value, address_type: &str, path:
         check.syntax(&addresses_path.index(index), address, messages);
     }
     for (field, rule) in [
-        ("nodeName", names::dns_subdomain as fn(&str) -> Vec<String>),
+        ("nodeName", names::dns_subdomain as Rule),
         ("hostname", names::dns_label),
     ] {
         let value = text(endpoint, field);

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::check::{Check, NOT_NEGATIVE};
+use super::check::{Check, NOT_NEGATIVE, Rule};
 use crate::field::Path;
 use crate::json::{flag, int, list, map, text};
 use crate::{FieldError, Kind, names};
@@ -19,7 +19,7 @@ pub(super) fn create(check: &mut Check, kind: &Kind, object: &Value) {
 }
 
 /// The rule for names of a kind.
-fn rule(kind: &Kind) -> fn(&str) -> Vec<String> {
+fn rule(kind: &Kind) -> Rule {
     match (kind.group, kind.kind) {
         ("", "Namespace") => names::dns_label,
         ("", "Service") => names::dns_1035_label,

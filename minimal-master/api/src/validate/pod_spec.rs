@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::check::Check;
+use super::check::{Check, Rule};
 use super::container::{self, Pod};
 use super::node::TAINT_EFFECTS;
 use super::{affinity, security, volume};
@@ -56,7 +56,7 @@ fn policies(check: &mut Check, spec: &Value, path: &Path<'_>) {
 
 /// Names of other objects, and the pod's own names.
 fn named_things(check: &mut Check, spec: &Value, path: &Path<'_>) {
-    let rules: [(&str, fn(&str) -> Vec<String>); 6] = [
+    let rules: [(&str, Rule); 6] = [
         ("serviceAccountName", names::dns_subdomain),
         ("nodeName", names::dns_subdomain),
         ("hostname", names::dns_label),
