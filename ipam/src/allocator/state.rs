@@ -212,10 +212,10 @@ impl State {
     }
 
     fn take_from(&mut self, number: usize, now: u32) -> Result<Option<Taken>, Refusal> {
-        if self.pools[number].prefers_recycling() {
-            if let Some(taken) = self.take_freed(number, now) {
-                return Ok(Some(taken));
-            }
+        if self.pools[number].prefers_recycling()
+            && let Some(taken) = self.take_freed(number, now)
+        {
+            return Ok(Some(taken));
         }
         match self.take_fresh(number)? {
             Some(taken) => Ok(Some(taken)),
@@ -289,7 +289,11 @@ impl State {
         if self.blocks.is_used(slot) {
             return refuse("in use");
         }
-        let Some(position) = pool.freed.iter().position(|freed| freed.slot == slot) else {
+        let position = match self.blocks.is_touched(slot) {
+            true => pool.freed.iter().position(|freed| freed.slot == slot),
+            false => None,
+        };
+        let Some(position) = position else {
             let origin = Origin::Fresh {
                 cursor: pool.cursor,
             };

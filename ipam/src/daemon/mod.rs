@@ -61,7 +61,7 @@ pub struct Options {
 
 /// Runs until it is cancelled, or until something fails that waiting does not mend.
 pub async fn run(options: Options, cancel: CancellationToken) -> anyhow::Result<()> {
-    host::prepare().context("cannot prepare the node for routing")?;
+    host::prepare().context("cannot prepare the node for routing (this needs root)")?;
     let allocator = open_allocator(&options)?;
     let service = Arc::new(Service::new(allocator, options.mtu));
     let listener = server::bind(&options.socket)

@@ -7,11 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, setns};
-use nix::sys::statfs::fstatfs;
+use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 use thiserror::Error;
-
-/// The file system type of namespace files (linux/magic.h). The constant's type differs by platform.
-const NSFS_MAGIC: i64 = 0x6e73_6673;
 
 /// Why a namespace could not be opened or visited.
 #[derive(Debug, Error)]
@@ -59,9 +56,7 @@ impl NetNs {
             }
         };
         match fstatfs(&file) {
-            Ok(stat) if i64::from(stat.filesystem_type().0) == NSFS_MAGIC => {
-                Ok(Self { file, path })
-            }
+            Ok(stat) if stat.filesystem_type() == NSFS_MAGIC => Ok(Self { file, path }),
             // A namespace's mount is gone, its mount point is left: a common state after a crash.
             Ok(_) => Err(NetNsError::NotANamespace(path)),
             Err(errno) => Err(NetNsError::Io {

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::support::{Namespace, Node, Outcome};
+use super::support::{Namespace, Node, Outcome, eventually};
 
 #[test]
 fn sixty_four_pods_come_and_go_at_once() {
@@ -129,4 +129,29 @@ fn killing_the_daemon_under_load_doubles_nothing_and_leaks_nothing() {
     );
     assert_eq!(node.pod_links().len(), 8, "after {rounds} rounds");
     assert!(node.findings().is_empty(), "{:?}", node.findings());
+}
+
+#[test]
+fn a_plugin_that_is_killed_half_way_leaves_nothing_after_del() {
+    let node = Node::alone();
+    let space = Namespace::new();
+    let mut finished = 0;
+    for round in 0..60 {
+        let id = format!("pod-{round}");
+        let mut plugin = node.spawn_add(&id, space.path());
+        // From before it has begun until after it is done.
+        std::thread::sleep(Duration::from_micros(150 * round));
+        plugin.kill().unwrap();
+        finished += usize::from(plugin.wait().unwrap().success());
+        let deleted = node.del(&id, &space);
+        assert!(deleted.success, "{deleted:?}");
+        assert_eq!(space.links(), ["lo"], "round {round}");
+        // What the killed plugin had asked for may be answered only now.
+        eventually("the address is free", || {
+            assert!(node.del(&id, &space).success);
+            node.held().is_empty()
+        });
+    }
+    assert!(node.pod_links().is_empty());
+    assert!(finished < 60, "no plugin was killed in time");
 }

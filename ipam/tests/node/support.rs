@@ -296,7 +296,11 @@ pub struct Node {
 impl Node {
     /// A node that takes its addresses from flags.
     pub fn alone() -> Self {
-        let node = Self::new(1, vec!["--pod-cidr".into(), cidrs(1).join(",")]);
+        Self::with_pools(&cidrs(1))
+    }
+
+    pub fn with_pools(cidrs: &[String]) -> Self {
+        let node = Self::new(1, vec!["--pod-cidr".into(), cidrs.join(",")]);
         node.namespace.run(|| {
             let mut pair = named("eth0");
             pair.attributes
@@ -442,29 +446,38 @@ impl Node {
         netns: &Path,
         config: &Value,
     ) -> Outcome {
+        let child = self.spawn(name, command, id, netns, config);
+        Outcome::of(child.wait_with_output().unwrap())
+    }
+
+    /// An ADD that is on its way.
+    pub fn spawn_add(&self, id: &str, netns: &Path) -> Child {
+        self.spawn("sluice-cni", "ADD", id, netns, &self.config("1.0.0"))
+    }
+
+    fn spawn(&self, name: &str, command: &str, id: &str, netns: &Path, config: &Value) -> Child {
         let bin = self.directory.path().join("bin");
+        let interface = if name == "loopback" { "lo" } else { "eth0" };
+        let arguments = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={id}");
         let mut process = self.namespace.command(bin.join(name));
         process
             .env("CNI_COMMAND", command)
             .env("CNI_CONTAINERID", id)
             .env("CNI_NETNS", netns)
-            .env("CNI_IFNAME", if name == "loopback" { "lo" } else { "eth0" })
+            .env("CNI_IFNAME", interface)
             .env("CNI_PATH", &bin)
-            .env(
-                "CNI_ARGS",
-                format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={id}"),
-            )
+            .env("CNI_ARGS", arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = process.spawn().unwrap();
-        child
+        // A plugin that refuses its environment does not read.
+        let _ = child
             .stdin
             .take()
             .unwrap()
-            .write_all(config.to_string().as_bytes())
-            .unwrap();
-        Outcome::of(child.wait_with_output().unwrap())
+            .write_all(config.to_string().as_bytes());
+        child
     }
 
     pub fn add(&self, id: &str, pod: &Namespace) -> Pod {

@@ -102,7 +102,7 @@ fn pods_reach_each_other_on_the_same_and_on_other_nodes_in_both_families() {
         .collect();
     for node in &nodes {
         eventually("routes to both peers in both families", || {
-            node.namespace.run(|| gateway_routes()) == 4
+            node.namespace.run(gateway_routes) == 4
         });
     }
     for (at, client) in placed.iter().enumerate() {
@@ -156,7 +156,10 @@ fn an_address_without_a_pod_fails_at_once() {
     for address in ["[fd88:0:0:1::77]:80", "10.88.1.77:80"] {
         eventually("the pool's unreachable route is set", || {
             let error = tcp(&space, address.parse().unwrap()).unwrap_err();
-            matches!(error.raw_os_error(), Some(libc::EHOSTUNREACH))
+            matches!(
+                error.raw_os_error(),
+                Some(libc::EHOSTUNREACH | libc::ENETUNREACH)
+            )
         });
     }
 }
@@ -184,4 +187,20 @@ fn a_pod_cannot_send_from_an_address_that_is_not_its_own() {
         b"honest",
         "the forged datagram, which was sent first, arrived"
     );
+}
+
+#[test]
+fn nodes_with_one_family_or_several_pools_work() {
+    for pools in [
+        vec!["10.88.1.0/31", "10.88.7.0/24"],
+        vec!["fd88:0:0:1::/64"],
+    ] {
+        let pools: Vec<String> = pools.into_iter().map(String::from).collect();
+        let node = Node::with_pools(&pools);
+        let spaces: Vec<Namespace> = (0..4).map(|_| Namespace::new()).collect();
+        let add = |(at, space)| node.add(&format!("pod{at}"), space);
+        let pods: Vec<Pod> = spaces.iter().enumerate().map(add).collect();
+        exchange((&spaces[0], &pods[0]), (&spaces[3], &pods[3]));
+        assert!(pods.iter().all(|pod| pod.addresses.len() == 1));
+    }
 }
