@@ -3,7 +3,6 @@
 //! a change is answered when its batch is on disk. When a batch fails, every change that is not on disk
 //! is undone, newest first, and each of their callers gets the error.
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::net::IpAddr;
@@ -234,11 +233,6 @@ impl Allocator {
         self.lock().state.lookup(owner.key())
     }
 
-    /// Whether an owner with this key holds anything.
-    pub fn holds(&self, key: Key) -> bool {
-        !self.lock().state.lookup(key).is_empty()
-    }
-
     /// The keys of all owners and what they hold, from memory.
     pub fn owners(&self) -> Vec<(Key, Vec<IpAddr>)> {
         self.lock().state.owners().collect()
@@ -266,20 +260,6 @@ impl Allocator {
         self.store
             .list(end)
             .map_err(|error| Error::Read(Arc::new(error)))
-    }
-
-    /// Releases every allocation that `keep` does not hold of those that `scope` selects; returns them.
-    pub fn retain(
-        &self,
-        scope: impl Fn(&Allocation) -> bool,
-        keep: &HashSet<Owner>,
-    ) -> Result<Vec<Allocation>, Error> {
-        let mut gone = self.list()?;
-        gone.retain(|allocation| scope(allocation) && !keep.contains(&allocation.owner));
-        for allocation in &gone {
-            self.release(&allocation.owner)?;
-        }
-        Ok(gone)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

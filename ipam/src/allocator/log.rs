@@ -193,6 +193,7 @@ impl Log {
 mod tests {
     use super::super::owner::Owner;
     use super::*;
+    use proptest::prelude::*;
 
     fn record(n: u32) -> Record {
         Record::Release {
@@ -257,5 +258,12 @@ mod tests {
         batch(&mut file, &[record(2), record(3)]);
         file[start..start + 30].fill(0);
         assert_eq!(read(&file), (1, Stop::Torn));
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_is_never_a_record_and_never_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert_eq!(Reader::new(&bytes).count(), 0);
+        }
     }
 }

@@ -9,10 +9,10 @@
 //!   is answered only after it has reached the disk;
 //! - a disk that is full or broken is an error to the caller, and the state stays as it was.
 //!
-//! Rooms, each depending only on those before it: [`owner`] (who holds addresses), [`blocks`] (two bits
-//! an address), [`pool`] (one CIDR), [`owners`] (compact owner table), [`state`] (the pure allocator with
-//! exact undo), [`record`] (what is written), [`log`] (checksummed frames on disk), [`store`] (snapshot,
-//! logs, recovery, compaction), and [`durable`], which joins `state` and `store` by group commit.
+//! Rooms, each depending only on those before it: `owner` (who holds addresses), `blocks` (two bits
+//! an address), `pool` (one CIDR), `owners` (compact owner table), `state` (the pure allocator with
+//! exact undo), `record` (what is written), `log` (checksummed frames on disk), `store` (snapshot,
+//! logs, recovery, compaction), and `durable`, which joins `state` and `store` by group commit.
 
 mod blocks;
 mod durable;
@@ -27,7 +27,7 @@ mod store;
 pub use durable::{Allocator, Config, Error};
 pub use owner::{Details, Key, Owner};
 pub use pool::{MAX_POOLS, PoolUsage};
-pub use state::{Refusal, State};
+pub use state::{Refusal, State, Undo};
 pub use store::{Allocation, StoreError};
 
 #[cfg(test)]

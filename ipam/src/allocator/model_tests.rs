@@ -627,34 +627,6 @@ fn threads_never_share_an_address_on_a_failing_disk() {
 }
 
 #[test]
-fn retain_frees_what_is_not_kept_within_its_scope() {
-    let world = World::new();
-    let allocator = world.open(u64::MAX);
-    for n in 0..6 {
-        let network = if n < 4 { "sluice" } else { "other" };
-        let details = Details {
-            network: network.into(),
-            ..Details::default()
-        };
-        allocator.assign(&owner(n), details, &[]).unwrap();
-    }
-    let keep = HashSet::from([owner(1), owner(3)]);
-    let gone = allocator
-        .retain(|a| a.details.network == "sluice", &keep)
-        .unwrap();
-    let gone: HashSet<Owner> = gone
-        .into_iter()
-        .map(|allocation| allocation.owner)
-        .collect();
-    assert_eq!(gone, HashSet::from([owner(0), owner(2)]));
-    let left: HashSet<Owner> = held(&allocator).into_keys().collect();
-    assert_eq!(
-        left,
-        HashSet::from([owner(1), owner(3), owner(4), owner(5)])
-    );
-}
-
-#[test]
 fn names_that_are_too_long_are_refused_by_field() {
     let world = World::new();
     let allocator = world.open(u64::MAX);

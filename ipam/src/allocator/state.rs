@@ -62,20 +62,23 @@ pub(super) struct Contradiction(pub(super) &'static str);
 
 /// Where a taken address came from, so that it can be put back.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Origin {
+enum Origin {
     Fresh { cursor: u64 },
     Freed { position: usize, at: u32 },
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Taken {
+struct Taken {
     slot: Slot,
     origin: Origin,
 }
 
-/// What undoes one step.
+/// What undoes one change.
 #[derive(Debug)]
-pub(super) enum Undo {
+pub struct Undo(Change);
+
+#[derive(Debug)]
+enum Change {
     Assign { key: Key, taken: [Option<Taken>; 2] },
     Release { key: Key, slots: Slots },
     Pools { active: Vec<bool> },
@@ -109,7 +112,7 @@ impl State {
 
     /// Makes exactly `cidrs` the active pools, in this order of preference within a family as far as
     /// they are new. Host bits are ignored. Returns `None` where that changes nothing.
-    pub(super) fn set_pools(&mut self, cidrs: &[IpNetwork]) -> Result<Option<Undo>, Refusal> {
+    pub fn set_pools(&mut self, cidrs: &[IpNetwork]) -> Result<Option<Undo>, Refusal> {
         let wanted: Vec<IpNetwork> = cidrs.iter().map(truncate).collect();
         let known = |cidr: &IpNetwork| self.pools.iter().any(|pool| pool.cidr == *cidr);
         let new: Vec<IpNetwork> = wanted.iter().filter(|c| !known(c)).copied().collect();
@@ -128,7 +131,7 @@ impl State {
                 self.pools.push(Pool::new(cidr, &self.reserved));
             }
         }
-        Ok(changed.then_some(Undo::Pools { active }))
+        Ok(changed.then_some(Undo(Change::Pools { active })))
     }
 
     /// CIDR and whether it is active, by number.
@@ -139,7 +142,7 @@ impl State {
     /// Assigns one address of each family that has an active pool, or exactly `fixed`. `now` is in
     /// seconds since the Unix epoch and must not go backwards. An owner that has addresses keeps
     /// them: `None` says that nothing was changed.
-    pub(super) fn assign(
+    pub fn assign(
         &mut self,
         key: Key,
         fixed: &[IpAddr],
@@ -163,7 +166,7 @@ impl State {
         }
         let slots = taken.map(|taken| taken.map_or(Slot::NONE, |taken: Taken| taken.slot));
         self.owners.insert(key, slots);
-        Ok(Some(Undo::Assign { key, taken }))
+        Ok(Some(Undo(Change::Assign { key, taken })))
     }
 
     fn check_held(&self, slots: Slots, fixed: &[IpAddr]) -> Result<(), Refusal> {
@@ -353,23 +356,23 @@ impl State {
     }
 
     /// Frees what an owner holds; `None` where it holds nothing.
-    pub(super) fn release(&mut self, key: Key, now: u32) -> Option<Undo> {
+    pub fn release(&mut self, key: Key, now: u32) -> Option<Undo> {
         let slots = self.owners.remove(key)?;
         for slot in present(slots) {
             let number = self.vacate(slot);
             self.pools[number].freed.push_back(Freed { slot, at: now });
         }
-        Some(Undo::Release { key, slots })
+        Some(Undo(Change::Release { key, slots }))
     }
 
     /// Takes a change back. Changes must be undone newest first.
-    pub(super) fn undo(&mut self, undo: Undo) {
-        match undo {
-            Undo::Assign { key, taken } => {
+    pub fn undo(&mut self, undo: Undo) {
+        match undo.0 {
+            Change::Assign { key, taken } => {
                 self.owners.remove(key);
                 self.put_back(taken);
             }
-            Undo::Release { key, slots } => {
+            Change::Release { key, slots } => {
                 for slot in present(slots).rev() {
                     let number = usize::from(self.blocks.place(slot).0);
                     self.pools[number].freed.pop_back();
@@ -377,7 +380,7 @@ impl State {
                 }
                 self.owners.insert(key, slots);
             }
-            Undo::Pools { active } => {
+            Change::Pools { active } => {
                 self.pools.truncate(active.len());
                 for (pool, active) in self.pools.iter_mut().zip(active) {
                     pool.active = active;
@@ -665,6 +668,20 @@ mod tests {
             State::default().assign(key(1), &[], 0).unwrap_err(),
             Refusal::NoPool
         );
+    }
+
+    #[test]
+    fn a_change_of_pools_can_be_undone() {
+        let mut state = state(&["10.0.0.0/24"], 0);
+        let before: Vec<_> = state.pools().collect();
+        let next = ["10.1.0.0/24".parse().unwrap()];
+        let pools = state.set_pools(&next).unwrap().unwrap();
+        let owner = state.assign(key(1), &[], 0).unwrap().unwrap();
+        assert!(state.set_pools(&next).unwrap().is_none());
+        state.undo(owner);
+        state.undo(pools);
+        assert_eq!(state.pools().collect::<Vec<_>>(), before);
+        assert_eq!(give(&mut state, 2, 0), ["10.0.0.1"]);
     }
 
     #[test]

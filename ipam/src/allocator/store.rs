@@ -94,7 +94,7 @@ pub(super) struct Recovered {
 impl Store {
     /// Opens or makes the directory, and locks it.
     pub(super) fn open(directory: &Path, wrap: Wrap) -> Result<Self, StoreError> {
-        fs::create_dir_all(directory).map_err(io_error("create", directory))?;
+        make_directory(directory).map_err(io_error("create", directory))?;
         let path = directory.join("lock");
         let lock = OpenOptions::new()
             .create(true)
@@ -275,6 +275,18 @@ fn read_file(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(io_error("read", path)(error)),
     }
+}
+
+/// A directory that a power failure takes away would take its files with it.
+fn make_directory(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(path)?;
+    path.ancestors()
+        .skip(1)
+        .filter(|parent| parent.is_dir())
+        .try_for_each(sync_directory)
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {

@@ -5,10 +5,12 @@ use std::net::IpAddr;
 
 use crate::links::netlink::{Netlink, NetlinkError};
 use crate::links::sysctl::{self, SysctlError};
-use crate::links::{pod, routes};
+use crate::links::{names, pod, routes};
 
 /// Ethernet's, where no uplink is found.
 const DEFAULT_MTU: u32 = 1500;
+/// IPv6's (RFC 8200, section 5).
+const MINIMUM_MTU: u32 = 1280;
 const V6_FORWARDING: &str = "net/ipv6/conf/all/forwarding";
 
 /// Turns the node into a router for its pods.
@@ -41,7 +43,8 @@ fn keep_router_advertisements() -> Result<(), SysctlError> {
     Ok(())
 }
 
-/// The MTU of the link that carries one of the node's addresses, else of the default route's link.
+/// The MTU of the link that carries one of the node's addresses, else of the default route's link, else
+/// the smallest of the links to other machines.
 pub(super) fn uplink_mtu(node_addresses: &[IpAddr]) -> Result<u32, NetlinkError> {
     let mut netlink = Netlink::open()?;
     for &address in node_addresses {
@@ -51,6 +54,17 @@ pub(super) fn uplink_mtu(node_addresses: &[IpAddr]) -> Result<u32, NetlinkError>
     }
     match routes::link_with_default_route(&mut netlink)? {
         Some(index) => Ok(pod::find_by_index(&mut netlink, index)?.mtu),
-        None => Ok(DEFAULT_MTU),
+        None => smallest_mtu(&mut netlink),
     }
+}
+
+fn smallest_mtu(netlink: &mut Netlink) -> Result<u32, NetlinkError> {
+    let links = pod::links(netlink)?.into_iter();
+    let outward = links.filter(|link| {
+        link.up
+            && link.name != "lo"
+            && !link.name.starts_with(names::PREFIX)
+            && link.mtu >= MINIMUM_MTU
+    });
+    Ok(outward.map(|link| link.mtu).min().unwrap_or(DEFAULT_MTU))
 }

@@ -64,6 +64,8 @@ pub async fn run(options: Options, cancel: CancellationToken) -> anyhow::Result<
     host::prepare().context("cannot prepare the node for routing (this needs root)")?;
     let allocator = open_allocator(&options)?;
     let service = Arc::new(Service::new(allocator, options.mtu));
+    // A guess until the node's addresses are known.
+    service.follow_mtu(host::uplink_mtu(&[]).context("cannot read the uplink's MTU")?);
     let listener = server::bind(&options.socket)
         .with_context(|| format!("cannot listen on {}", options.socket.display()))?;
     install::plugin(&options.cni_bin_dir).with_context(|| {

@@ -88,7 +88,8 @@ async fn wake(events: &mut AsyncFd<Netlink>, service: &Arc<Service>) -> anyhow::
     }
     if !pods.is_empty() {
         let service = service.clone();
-        tokio::task::spawn_blocking(move || restore(&service, &pods)).await?;
+        // Not awaited: what was read above must not be lost when another branch is taken.
+        tokio::task::spawn_blocking(move || restore(&service, &pods));
     }
     Ok(whole)
 }

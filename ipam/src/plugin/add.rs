@@ -22,18 +22,17 @@ pub(super) fn run(
     let mtu = config.mtu.unwrap_or(mtu);
     let note = format!("{}/{}", attachment.pod.namespace, attachment.pod.name);
     let link = PodLink::new(&attachment.owner, addresses, mtu, note.trim_matches('/'));
-    let made = attach(&link, &namespace, gate).and_then(|()| {
-        let previous = config.prev_result.as_ref();
-        result::added(
-            &config.cni_version,
-            &link,
-            attachment.netns,
-            &config.dns,
-            previous,
-        )
-        .inspect_err(|_| drop(remove(&link)))
-    });
-    made.map_err(|error| take_back(&attachment, config, error))
+    // The result first: a chain's nonsense must not cost a link.
+    let result = result::added(
+        &config.cni_version,
+        &link,
+        attachment.netns,
+        &config.dns,
+        config.prev_result.as_ref(),
+    );
+    result
+        .and_then(|result| attach(&link, &namespace, gate).map(|()| result))
+        .map_err(|error| take_back(&attachment, config, &link.host, error))
 }
 
 /// The pod's namespace, which must not be the one we are in: a link within it would be the host's own.
@@ -97,7 +96,7 @@ fn attach(link: &PodLink, namespace: &NetNs, gate: Gate<'_>) -> Result<(), CniEr
             ));
         }
     }
-    if !remove(link)? {
+    if !remove_by_name(&link.host)? {
         let message = format!(
             "the container already has an interface {}, which is not ours",
             link.interface
@@ -111,11 +110,7 @@ fn failed(error: AttachError) -> CniError {
     CniError::new(Code::Network, error.to_string())
 }
 
-/// Removes the pod's link from the host's side; `false` where there is none.
-pub(super) fn remove(link: &PodLink) -> Result<bool, CniError> {
-    remove_by_name(&link.host)
-}
-
+/// Removes a link by its host-side name; `false` where there is none.
 pub(super) fn remove_by_name(host: &str) -> Result<bool, CniError> {
     let removed = Netlink::open().and_then(|mut netlink| pod::remove(&mut netlink, host));
     removed.map_err(|error| {
@@ -123,8 +118,18 @@ pub(super) fn remove_by_name(host: &str) -> Result<bool, CniError> {
     })
 }
 
-/// Gives the addresses back, whose link is gone. Where that fails too, the runtime's DEL will do it.
-fn take_back(attachment: &Attachment<'_>, config: &NetworkConfig, error: CniError) -> CniError {
+/// Gives the addresses back, unless a link that answers for them is still there, as after a second ADD
+/// that failed. What stays, the runtime's DEL removes.
+fn take_back(
+    attachment: &Attachment<'_>,
+    config: &NetworkConfig,
+    host: &str,
+    error: CniError,
+) -> CniError {
+    let found = Netlink::open().and_then(|mut netlink| pod::find(&mut netlink, host));
+    if !matches!(found, Err(missing) if missing.errno() == libc::ENODEV) {
+        return error.with_details(format!("link {host} and its addresses are left to DEL"));
+    }
     let request = Request::Release {
         owner: (&attachment.owner).into(),
     };

@@ -58,6 +58,24 @@ fn a_second_add_gives_the_same_result_and_an_interface_of_others_is_an_error() {
 }
 
 #[test]
+fn a_second_add_that_fails_does_not_free_the_addresses_of_the_first() {
+    let node = Node::alone();
+    let space = Namespace::new();
+    let pod = node.add("pod", &space);
+    let mut config = node.config("1.0.0");
+    config["prevResult"] = json!({ "ips": "not a list" });
+    let failed = node.cni("ADD", "pod", space.path(), &config);
+    assert_eq!(failed.code(), 7, "{failed:?}");
+    let held = node.held();
+    assert!(
+        matches!(held.as_slice(), [held] if held.addresses == pod.addresses),
+        "{held:?}"
+    );
+    assert_eq!(node.pod_links().len(), 1);
+    assert!(node.findings().is_empty());
+}
+
+#[test]
 fn a_fragment_of_a_link_makes_place_for_a_whole_one() {
     let node = Node::alone();
     let space = Namespace::new();
