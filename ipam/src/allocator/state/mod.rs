@@ -2,6 +2,12 @@
 //! exactly, newest first, which is what lets the durable allocator answer "the disk is full" with
 //! nothing changed.
 
+mod restore;
+#[cfg(test)]
+mod tests;
+
+pub(super) use restore::Contradiction;
+
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
@@ -54,11 +60,6 @@ pub enum Refusal {
     #[error("more addresses were used than one allocator can tell apart")]
     TooManyAddresses,
 }
-
-/// Records that contradict each other: the files were damaged or edited.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("contradiction: {0}")]
-pub(super) struct Contradiction(pub(super) &'static str);
 
 /// Where a taken address came from, so that it can be put back.
 #[derive(Clone, Copy, Debug)]
@@ -389,93 +390,6 @@ impl State {
         }
     }
 
-    /// Applies an assignment that was read from disk.
-    pub(super) fn restore_owner(
-        &mut self,
-        key: Key,
-        places: &[Place],
-    ) -> Result<(), Contradiction> {
-        if self.owners.get(key).is_some() {
-            return Err(Contradiction("an owner is assigned addresses twice"));
-        }
-        let mut slots = [Slot::NONE; 2];
-        for &place in places {
-            let slot = self.restore_slot(place)?;
-            if self.blocks.is_used(slot) {
-                return Err(Contradiction("an address is held twice"));
-            }
-            if self.blocks.is_touched(slot) {
-                self.forget_freed(slot);
-            }
-            self.occupy(slot);
-            let family = self.pools[usize::from(place.0)].family();
-            if std::mem::replace(&mut slots[family], slot) != Slot::NONE {
-                return Err(Contradiction("an owner holds two addresses of a family"));
-            }
-        }
-        self.owners.insert(key, slots);
-        Ok(())
-    }
-
-    /// Applies a waiting freed address that was read from a snapshot.
-    pub(super) fn restore_freed(&mut self, place: Place, at: u32) -> Result<(), Contradiction> {
-        let slot = self.restore_slot(place)?;
-        if self.blocks.is_touched(slot) {
-            return Err(Contradiction("a freed address is also held"));
-        }
-        self.blocks.set_touched(slot, true);
-        self.pools[usize::from(place.0)]
-            .freed
-            .push_back(Freed { slot, at });
-        Ok(())
-    }
-
-    /// Applies a pool that was read from disk, by number.
-    pub(super) fn restore_pool(
-        &mut self,
-        number: u16,
-        cidr: IpNetwork,
-        active: bool,
-    ) -> Result<(), Contradiction> {
-        let at = usize::from(number);
-        if at == self.pools.len() {
-            self.pools.push(Pool::new(cidr, &self.reserved));
-        }
-        match self.pools.get_mut(at) {
-            Some(pool) if pool.cidr == cidr => pool.active = active,
-            _ => return Err(Contradiction("a pool's number changed")),
-        }
-        Ok(())
-    }
-
-    fn restore_slot(&mut self, place: Place) -> Result<Slot, Contradiction> {
-        match self.pools.get(usize::from(place.0)) {
-            Some(pool) if place.1 <= pool.last() => {}
-            _ => return Err(Contradiction("an address is outside of its pool")),
-        }
-        let slot = self.blocks.slot(place.0, place.1);
-        slot.ok_or(Contradiction(
-            "more addresses than one allocator can tell apart",
-        ))
-    }
-
-    /// Nearly always the oldest, so this is quick.
-    fn forget_freed(&mut self, slot: Slot) {
-        let number = self.blocks.place(slot).0;
-        let freed = &mut self.pools[usize::from(number)].freed;
-        if let Some(position) = freed.iter().position(|freed| freed.slot == slot) {
-            freed.remove(position);
-        }
-    }
-
-    /// Freed addresses may carry a time that a clock, set back since, has yet to reach: let their
-    /// rest begin now instead of waiting for that time.
-    pub(super) fn forget_future(&mut self, now: u32) {
-        for freed in self.pools.iter_mut().flat_map(|pool| &mut pool.freed) {
-            freed.at = freed.at.min(now);
-        }
-    }
-
     /// What an owner holds, IPv4 first; empty where it holds nothing.
     pub fn lookup(&self, key: Key) -> Vec<IpAddr> {
         self.owners
@@ -560,143 +474,4 @@ fn present(slots: Slots) -> impl DoubleEndedIterator<Item = Slot> {
 
 fn truncate(cidr: &IpNetwork) -> IpNetwork {
     IpNetwork::new(cidr.network(), cidr.prefix()).unwrap_or(*cidr)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::owner::Owner;
-    use super::*;
-
-    fn state(cidrs: &[&str], cool_down: u32) -> State {
-        let mut state = State::new(Vec::new(), cool_down);
-        let cidrs: Vec<IpNetwork> = cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect();
-        state.set_pools(&cidrs).unwrap();
-        state
-    }
-
-    fn key(n: u32) -> Key {
-        Owner::new(n.to_string(), "eth0").key()
-    }
-
-    fn give(state: &mut State, n: u32, now: u32) -> Vec<String> {
-        state.assign(key(n), &[], now).unwrap();
-        state.lookup(key(n)).iter().map(IpAddr::to_string).collect()
-    }
-
-    #[test]
-    fn an_owner_gets_one_address_of_each_family_and_keeps_them() {
-        let mut state = state(&["10.0.0.0/24", "fd00::/64"], 0);
-        assert_eq!(give(&mut state, 1, 0), ["10.0.0.1", "fd00::1"]);
-        assert_eq!(give(&mut state, 2, 0), ["10.0.0.2", "fd00::2"]);
-        assert!(state.assign(key(1), &[], 9).unwrap().is_none());
-        assert_eq!(give(&mut state, 1, 9), ["10.0.0.1", "fd00::1"]);
-    }
-
-    #[test]
-    fn freed_addresses_return_after_the_cool_down_oldest_first() {
-        let mut state = state(&["10.0.0.0/29"], 30);
-        (1..=6).for_each(|n| drop(give(&mut state, n, 0)));
-        state.release(key(4), 100).unwrap();
-        state.release(key(2), 110).unwrap();
-        let refusal = state.assign(key(7), &[], 129).unwrap_err();
-        assert_eq!(
-            refusal.to_string(),
-            "no IPv4 address is free in 10.0.0.0/29: 4 used, 2 cooling down"
-        );
-        assert_eq!(give(&mut state, 7, 130), ["10.0.0.4"]);
-        assert!(state.assign(key(8), &[], 139).is_err());
-        assert_eq!(give(&mut state, 8, 140), ["10.0.0.2"]);
-    }
-
-    #[test]
-    fn when_one_family_is_exhausted_the_other_is_put_back() {
-        let mut state = state(&["10.0.0.0/24", "fd00::1/128"], 0);
-        assert_eq!(give(&mut state, 1, 0), ["10.0.0.1", "fd00::1"]);
-        assert!(state.assign(key(2), &[], 0).is_err());
-        assert_eq!(state.usage(0)[0].used, 1);
-        state.release(key(1), 0).unwrap();
-        assert_eq!(give(&mut state, 2, 0), ["10.0.0.2", "fd00::1"]);
-    }
-
-    #[test]
-    fn a_second_pool_is_used_when_the_first_is_full() {
-        let mut state = state(&["10.0.0.0/31", "10.0.9.0/31"], 0);
-        let given: Vec<_> = (1..=4).flat_map(|n| give(&mut state, n, 0)).collect();
-        assert_eq!(given, ["10.0.0.0", "10.0.0.1", "10.0.9.0", "10.0.9.1"]);
-    }
-
-    #[test]
-    fn a_pool_that_is_taken_away_keeps_its_owners_and_gives_no_more() {
-        let mut state = state(&["10.0.0.0/24"], 0);
-        give(&mut state, 1, 0);
-        state.set_pools(&["10.1.0.0/24".parse().unwrap()]).unwrap();
-        assert_eq!(give(&mut state, 2, 0), ["10.1.0.1"]);
-        assert_eq!(give(&mut state, 1, 0), ["10.0.0.1"]);
-        assert!(state.release(key(1), 0).is_some());
-        assert_eq!(give(&mut state, 3, 0), ["10.1.0.2"]);
-    }
-
-    #[test]
-    fn fixed_addresses_are_given_when_free_and_never_again_by_chance() {
-        let mut state = state(&["10.0.0.0/29"], 30);
-        let fixed: [IpAddr; 1] = ["10.0.0.2".parse().unwrap()];
-        state.assign(key(1), &fixed, 0).unwrap();
-        let taken = state.assign(key(2), &fixed, 0).unwrap_err();
-        assert_eq!(taken.to_string(), "address 10.0.0.2 is in use");
-        assert_eq!(give(&mut state, 3, 0), ["10.0.0.1"]);
-        assert_eq!(give(&mut state, 4, 0), ["10.0.0.3"]);
-        state.release(key(1), 10).unwrap();
-        let cooling = state.assign(key(2), &fixed, 20).unwrap_err();
-        assert_eq!(cooling.to_string(), "address 10.0.0.2 is cooling down");
-        assert_eq!(give(&mut state, 5, 20), ["10.0.0.4"]);
-        state.assign(key(2), &fixed, 40).unwrap();
-        let outside = ["10.9.9.9".parse().unwrap()];
-        assert!(matches!(
-            state.assign(key(6), &outside, 40),
-            Err(Refusal::NotInPool(_))
-        ));
-        let broadcast = ["10.0.0.7".parse().unwrap()];
-        assert!(matches!(
-            state.assign(key(6), &broadcast, 40),
-            Err(Refusal::Unavailable { .. })
-        ));
-    }
-
-    #[test]
-    fn without_a_pool_nothing_is_assigned() {
-        assert_eq!(
-            State::default().assign(key(1), &[], 0).unwrap_err(),
-            Refusal::NoPool
-        );
-    }
-
-    #[test]
-    fn a_change_of_pools_can_be_undone() {
-        let mut state = state(&["10.0.0.0/24"], 0);
-        let before: Vec<_> = state.pools().collect();
-        let next = ["10.1.0.0/24".parse().unwrap()];
-        let pools = state.set_pools(&next).unwrap().unwrap();
-        let owner = state.assign(key(1), &[], 0).unwrap().unwrap();
-        assert!(state.set_pools(&next).unwrap().is_none());
-        state.undo(owner);
-        state.undo(pools);
-        assert_eq!(state.pools().collect::<Vec<_>>(), before);
-        assert_eq!(give(&mut state, 2, 0), ["10.0.0.1"]);
-    }
-
-    #[test]
-    fn the_same_cidr_twice_is_one_pool_and_host_bits_do_not_matter() {
-        let state = state(&["10.0.0.7/24", "10.0.0.0/24"], 0);
-        assert_eq!(state.pools().count(), 1);
-    }
-
-    #[test]
-    fn a_million_owners_cost_less_than_32_bytes_an_address() {
-        let mut state = state(&["10.0.0.0/12"], 0);
-        for n in 0..1_000_000 {
-            state.assign(key(n), &[], 0).unwrap();
-        }
-        let each = state.memory() / state.owner_count();
-        assert!(each <= 32, "{each} bytes");
-    }
 }
