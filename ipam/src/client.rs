@@ -18,12 +18,12 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 #[derive(Debug, Error)]
 pub enum ClientError {
     /// Nobody listens, or the connection broke.
-    #[error("cannot reach the ipam daemon at {socket}: {source}")]
+    #[error("cannot reach the ipam daemon at {socket}: {reason}")]
     Unreachable {
         /// The socket.
         socket: PathBuf,
         /// The reason.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The daemon is of another version.
     #[error("the ipam daemon at {socket} speaks protocol version {theirs}, not {VERSION}")]
@@ -58,10 +58,10 @@ impl Client {
         loop {
             match self.try_call(request) {
                 Ok(envelope) => return self.open(envelope),
-                Err(source) if Instant::now() + pause > deadline => {
+                Err(reason) if Instant::now() + pause > deadline => {
                     return Err(ClientError::Unreachable {
                         socket: self.socket.clone(),
-                        source,
+                        reason,
                     });
                 }
                 Err(_) => std::thread::sleep(pause),

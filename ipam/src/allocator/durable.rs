@@ -82,11 +82,11 @@ pub enum Error {
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The change could not be written. Retryable once the disk has room.
-    #[error("cannot write the allocation log: {0}")]
-    Write(Arc<io::Error>),
+    #[error("cannot write the allocation log")]
+    Write(#[source] Arc<io::Error>),
     /// The files could not be read.
-    #[error("cannot read the allocations: {0}")]
-    Read(Arc<StoreError>),
+    #[error("cannot read the allocations")]
+    Read(#[source] Arc<StoreError>),
     /// A name is longer than 4096 bytes.
     #[error("{field} has {length} bytes, more than 4096")]
     TooLong {

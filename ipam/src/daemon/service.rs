@@ -40,7 +40,8 @@ impl From<Error> for Failure {
             Error::Refused(_) | Error::TooLong { .. } => Reason::Invalid,
             Error::Write(_) | Error::Read(_) => Reason::Disk,
         };
-        Self::new(reason, error.to_string())
+        // With all its causes.
+        Self::new(reason, format!("{:#}", anyhow::Error::from(error)))
     }
 }
 

@@ -26,12 +26,12 @@ const BUFFER: usize = 64 * 1024;
 /// A dump that changed while it was made is made again, up to this often.
 const DUMP_ATTEMPTS: usize = 10;
 
-/// A refusal by the kernel, with its own explanation where it gave one.
+/// A refusal by the kernel, with its own explanation where it gave one. The message holds all of it.
 #[derive(Debug, Error)]
-#[error("{}", Explained(source, hint))]
+#[error("{}", Explained(reason, hint))]
 pub struct NetlinkError {
     /// The error number.
-    pub source: io::Error,
+    pub reason: io::Error,
     /// The kernel's words (extended acknowledgement).
     pub hint: Option<String>,
 }
@@ -50,13 +50,13 @@ impl fmt::Display for Explained<'_> {
 impl NetlinkError {
     /// The error number, 0 where there is none.
     pub fn errno(&self) -> i32 {
-        self.source.raw_os_error().unwrap_or(0)
+        self.reason.raw_os_error().unwrap_or(0)
     }
 }
 
 impl From<io::Error> for NetlinkError {
-    fn from(source: io::Error) -> Self {
-        Self { source, hint: None }
+    fn from(reason: io::Error) -> Self {
+        Self { reason, hint: None }
     }
 }
 
@@ -349,7 +349,7 @@ impl Raw<'_> {
         match code {
             0 => Ok(()),
             _ => Err(NetlinkError {
-                source: io::Error::from_raw_os_error(-code),
+                reason: io::Error::from_raw_os_error(-code),
                 hint: self.hint(),
             }),
         }

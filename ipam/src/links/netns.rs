@@ -20,14 +20,14 @@ pub enum NetNsError {
     #[error("{0} is not a network namespace")]
     NotANamespace(PathBuf),
     /// The operating system said no.
-    #[error("cannot {action} network namespace {path}: {source}")]
+    #[error("cannot {action} network namespace {path}: {reason}")]
     Io {
         /// "open" or "enter".
         action: &'static str,
         /// Which namespace.
         path: PathBuf,
         /// Its reason.
-        source: io::Error,
+        reason: io::Error,
     },
 }
 
@@ -47,11 +47,11 @@ impl NetNs {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(NetNsError::Gone(path));
             }
-            Err(source) => {
+            Err(reason) => {
                 return Err(NetNsError::Io {
                     action: "open",
                     path,
-                    source,
+                    reason,
                 });
             }
         };
@@ -62,7 +62,7 @@ impl NetNs {
             Err(errno) => Err(NetNsError::Io {
                 action: "open",
                 path,
-                source: errno.into(),
+                reason: errno.into(),
             }),
         }
     }
@@ -101,7 +101,7 @@ impl NetNs {
         setns(&self.file, CloneFlags::CLONE_NEWNET).map_err(|errno| NetNsError::Io {
             action: "enter",
             path: self.path.clone(),
-            source: errno.into(),
+            reason: errno.into(),
         })
     }
 }

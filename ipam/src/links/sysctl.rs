@@ -8,14 +8,14 @@ use thiserror::Error;
 
 /// A setting that could not be read or written.
 #[derive(Debug, Error)]
-#[error("cannot set {name}={value}: {source}")]
+#[error("cannot set {name}={value}: {reason}")]
 pub struct SysctlError {
     /// Like `net.ipv4.ip_forward`, with slashes.
     pub name: String,
     /// What it should have become.
     pub value: String,
     /// The reason.
-    pub source: io::Error,
+    pub reason: io::Error,
 }
 
 fn path(name: &str) -> PathBuf {
@@ -37,10 +37,10 @@ pub fn ensure(name: &str, value: &str) -> Result<bool, SysctlError> {
         }
         fs::write(path(name), value).map(|()| true)
     };
-    set().map_err(|source| SysctlError {
+    set().map_err(|reason| SysctlError {
         name: name.to_owned(),
         value: value.to_owned(),
-        source,
+        reason,
     })
 }
 
