@@ -229,7 +229,10 @@ async fn follow(follower: &Follower, api: Api<Node>, own: &str) -> anyhow::Resul
                 settled = refresh(follower, &api, &nodes, own).await;
             }
             Ok(None) => anyhow::bail!("the watch of Nodes ended"),
-            Err(error) => tracing::warn!(%error, "cannot watch the Nodes, will try again"),
+            Err(error) => {
+                let error = format!("{:#}", anyhow::Error::from(error));
+                tracing::warn!(error, "cannot watch the Nodes, will try again");
+            }
         }
     }
 }
