@@ -1,5 +1,6 @@
 //! What the maps say about the node: its addresses, its timeouts, and whom it masquerades.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
@@ -28,13 +29,15 @@ pub struct NodeConfig {
 impl NodeConfig {
     /// From the configuration and the cookie of the node's network namespace.
     pub fn new(config: &config::Config, netns_cookie: u64, local: Vec<(String, IpAddr)>) -> Self {
-        let mut tables = NodeTables::default();
-        tables.config = Config {
-            netns_cookie,
-            snat_port_min: SNAT_PORTS.0,
-            snat_port_max: SNAT_PORTS.1,
-            timeouts: timeouts(&config.timeouts),
-            ..Config::default()
+        let mut tables = NodeTables {
+            config: Config {
+                netns_cookie,
+                snat_port_min: SNAT_PORTS.0,
+                snat_port_max: SNAT_PORTS.1,
+                timeouts: timeouts(&config.timeouts),
+                ..Config::default()
+            },
+            cidrs: BTreeMap::new(),
         };
         if config.masquerade && !config.cluster_cidrs.is_empty() {
             tables.config.flags |= config_flags::MASQUERADE;

@@ -482,19 +482,25 @@ fn scopes(service: &Service, frontends: &[(FrontendKey, FrontendKind)]) -> Scope
         .collect()
 }
 
+/// A pod of a dual-stack Service is in a slice of each family but counts once.
 fn health_check(entry: &Entry, service: &Service) -> Option<HealthCheck> {
     let port = service.health_check_node_port?;
-    let endpoints = entry
-        .slices
-        .values()
-        .flat_map(|slice| slice.endpoints.iter());
-    let local: BTreeSet<_> = endpoints
-        .filter(|e| e.local && e.ready)
-        .map(|e| e.addr)
-        .collect();
+    let of = |family| {
+        let slices = entry
+            .slices
+            .values()
+            .filter(move |slice| slice.family == family);
+        let endpoints = slices.flat_map(|slice| slice.endpoints.iter());
+        let local = endpoints.filter(|endpoint| endpoint.local && endpoint.ready);
+        local
+            .map(|endpoint| endpoint.addr)
+            .collect::<BTreeSet<_>>()
+            .len()
+    };
+    let local_endpoints = Family::ALL.into_iter().map(of).max().unwrap_or_default();
     Some(HealthCheck {
         port,
-        local_endpoints: local.len(),
+        local_endpoints,
     })
 }
 

@@ -59,7 +59,10 @@ impl FakeApi {
     pub fn serve(listener: TcpListener) -> Self {
         let addr = listener.local_addr().expect("a bound socket");
         listener.set_nonblocking(true).expect("non-blocking");
-        let shared = Arc::new(Shared { state: Mutex::default(), revision: watch::Sender::new(0) });
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            revision: watch::Sender::new(0),
+        });
         let runtime = Runtime::new().expect("a runtime");
         let router = Router::new()
             .route("/api/v1/{plural}", get(core))
@@ -70,7 +73,11 @@ impl FakeApi {
         let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
         drop(guard);
         runtime.spawn(async move { axum::serve(listener, router).await });
-        Self { addr, shared, runtime }
+        Self {
+            addr,
+            shared,
+            runtime,
+        }
     }
 
     /// Adds or replaces an object.
@@ -81,7 +88,12 @@ impl FakeApi {
         let key = key(&object);
         world.objects.insert(key.clone(), object.clone());
         let revision = world.revision;
-        world.log.push(Change { revision, plural: key.0, deleted: false, object });
+        world.log.push(Change {
+            revision,
+            plural: key.0,
+            deleted: false,
+            object,
+        });
         drop(world);
         self.shared.revision.send_replace(revision);
     }
@@ -94,7 +106,12 @@ impl FakeApi {
         let key = key(object);
         let mut object = world.objects.remove(&key).expect("an object that is there");
         object["metadata"]["resourceVersion"] = json!(revision.to_string());
-        world.log.push(Change { revision, plural: key.0, deleted: true, object });
+        world.log.push(Change {
+            revision,
+            plural: key.0,
+            deleted: true,
+            object,
+        });
         drop(world);
         self.shared.revision.send_replace(revision);
     }
@@ -128,7 +145,11 @@ impl FakeApi {
 
     /// The selectors that a kind was last asked for with.
     pub fn selectors(&self, plural: &str) -> String {
-        self.world().selectors.get(plural).cloned().unwrap_or_default()
+        self.world()
+            .selectors
+            .get(plural)
+            .cloned()
+            .unwrap_or_default()
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
@@ -151,7 +172,10 @@ fn key(object: &Value) -> (String, String) {
     };
     let meta = &object["metadata"];
     let text = |field: &str| meta[field].as_str().unwrap_or_default();
-    (plural.to_owned(), format!("{}/{}", text("namespace"), text("name")))
+    (
+        plural.to_owned(),
+        format!("{}/{}", text("namespace"), text("name")),
+    )
 }
 
 async fn node(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> Response {
@@ -185,8 +209,14 @@ async fn core(
 fn list(shared: &Shared, plural: String, selectors: String) -> Response {
     let mut world = shared.world();
     *world.lists.entry(plural.clone()).or_default() += 1;
-    let of_kind = world.objects.iter().filter(|((kind, _), _)| *kind == plural);
-    let items: Vec<_> = of_kind.map(|(_, object)| object.clone()).filter(|object| selected(object, &selectors)).collect();
+    let of_kind = world
+        .objects
+        .iter()
+        .filter(|((kind, _), _)| *kind == plural);
+    let items: Vec<_> = of_kind
+        .map(|(_, object)| object.clone())
+        .filter(|object| selected(object, &selectors))
+        .collect();
     world.selectors.insert(plural, selectors);
     let revision = world.revision.to_string();
     Json(json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": revision}, "items": items})).into_response()
@@ -227,7 +257,10 @@ impl Shared {
         }
         let after = *at;
         *at = world.revision;
-        let news = world.log.iter().filter(|change| change.revision > after && change.plural == plural);
+        let news = world
+            .log
+            .iter()
+            .filter(|change| change.revision > after && change.plural == plural);
         news.map(|change| {
             let gone = change.deleted || !selected(&change.object, selectors);
             line(if gone { "DELETED" } else { "MODIFIED" }, &change.object)
