@@ -128,11 +128,21 @@ impl<K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static> Inf
     }
 
     /// Adds a handler, called after the cache was written. Handlers must be quick: they run on the watch's task.
+    ///
+    /// What is known already is told at once, so that it doesn't matter whether the watch or its user
+    /// started first. A change that happens at that very moment may be told twice.
     pub fn on_change(&self, handler: impl Fn(&Change<'_, K>) + Send + Sync + 'static) {
-        self.handlers
+        let mut handlers = self
+            .handlers
             .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(Box::new(handler));
+            .unwrap_or_else(PoisonError::into_inner);
+        for object in self.list() {
+            handler(&Change {
+                old: None,
+                new: Some(&object),
+            });
+        }
+        handlers.push(Box::new(handler));
     }
 
     /// One object, if known.
@@ -332,6 +342,21 @@ mod tests {
         assert_eq!(*log.lock().unwrap(), ["1>-", "->5"]);
         assert!(informer.by_index("uid", "1").is_empty());
         assert_eq!(informer.by_index("uid", "2").len(), 1);
+    }
+
+    #[test]
+    fn a_handler_that_comes_late_is_told_what_is_known() {
+        let informer = Informer::<ConfigMap>::new();
+        informer.apply(Event::Apply(object("a", "1", "1")));
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let sink = seen.clone();
+        informer.on_change(move |change| {
+            let name = change.new.unwrap().metadata.name.clone();
+            sink.lock()
+                .unwrap()
+                .push((change.old.is_some(), name.unwrap()));
+        });
+        assert_eq!(*seen.lock().unwrap(), [(false, "a".to_owned())]);
     }
 
     #[test]

@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use kube::Client;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// How the controllers run.
@@ -61,25 +62,35 @@ impl Default for Options {
 }
 
 /// Runs all controllers until cancelled.
+///
+/// Then every loop is dropped where it is, also in the middle of a request: who has lost the
+/// leadership must not act any more, and a half-done reconcile is completed by whoever leads next.
 pub async fn run(client: Client, options: Options, stop: CancellationToken) {
     let shared = shared::Shared::new(client, options, &stop);
-    let controllers = futures::future::join_all([
-        tokio::spawn(deployment::run(shared.clone(), stop.clone())),
-        tokio::spawn(endpoints::run(shared.clone(), stop.clone())),
-        tokio::spawn(endpointslice::run(shared.clone(), stop.clone())),
-        tokio::spawn(garbage_collector::run(shared.clone(), stop.clone())),
-        tokio::spawn(namespace::run(shared.clone(), stop.clone())),
-        tokio::spawn(node_ipam::run(shared.clone(), stop.clone())),
-        tokio::spawn(node_lifecycle::run(shared.clone(), stop.clone())),
-        tokio::spawn(pod_gc::run(shared.clone(), stop.clone())),
-        tokio::spawn(replicaset::run(shared.clone(), stop.clone())),
-        tokio::spawn(service_account::run(shared.clone(), stop.clone())),
-        tokio::spawn(taint_eviction::run(shared.clone(), stop.clone())),
-    ]);
+    let tasks = [
+        spawn(deployment::run(shared.clone(), stop.clone()), &stop),
+        spawn(endpoints::run(shared.clone(), stop.clone()), &stop),
+        spawn(endpointslice::run(shared.clone(), stop.clone()), &stop),
+        spawn(garbage_collector::run(shared.clone(), stop.clone()), &stop),
+        spawn(namespace::run(shared.clone(), stop.clone()), &stop),
+        spawn(node_ipam::run(shared.clone(), stop.clone()), &stop),
+        spawn(node_lifecycle::run(shared.clone(), stop.clone()), &stop),
+        spawn(pod_gc::run(shared.clone(), stop.clone()), &stop),
+        spawn(replicaset::run(shared.clone(), stop.clone()), &stop),
+        spawn(service_account::run(shared.clone(), stop.clone()), &stop),
+        spawn(taint_eviction::run(shared.clone(), stop.clone()), &stop),
+    ];
     shared.start(&stop);
-    for ended in controllers.await {
+    for ended in futures::future::join_all(tasks).await {
         if let Err(error) = ended {
             tracing::error!(%error, "a controller ended unexpectedly");
         }
     }
+}
+
+fn spawn(
+    controller: impl Future<Output = ()> + Send + 'static,
+    stop: &CancellationToken,
+) -> JoinHandle<Option<()>> {
+    tokio::spawn(stop.clone().run_until_cancelled_owned(controller))
 }

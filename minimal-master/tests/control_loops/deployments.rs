@@ -1,8 +1,11 @@
 //! Rollouts, rollbacks and scaling.
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use kube::{Api, api::ListParams};
-use serde_json::{Value, json};
+use kube::{
+    Api,
+    api::{ListParams, Patch, PatchParams},
+};
+use serde_json::json;
 
 use crate::harness::{Master, eventually};
 
@@ -28,8 +31,13 @@ async fn sets(master: &Master) -> Vec<ReplicaSet> {
     api.list(&ListParams::default()).await.unwrap().items
 }
 
-fn image(image: &str) -> Value {
-    json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": image}]}}}})
+async fn set_image(master: &Master, image: &str) {
+    let patch =
+        json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": image}]}}}});
+    let api: Api<Deployment> = Api::namespaced(master.client.clone(), "default");
+    api.patch("web", &PatchParams::default(), &Patch::Strategic(&patch))
+        .await
+        .unwrap();
 }
 
 fn revision(deployment: &Deployment) -> &str {
@@ -60,7 +68,7 @@ async fn a_rolling_update_never_goes_below_its_limit_and_can_be_rolled_back() {
     assert_eq!(revision(&first), "1");
     assert_eq!(sets(&master).await.len(), 1);
 
-    master.patch::<Deployment>("web", image("image:2")).await;
+    set_image(&master, "image:2").await;
     let api: Api<Deployment> = Api::namespaced(master.client.clone(), "default");
     let second = eventually("the update completes", async || {
         // 25% of 6 may be unavailable: one.
@@ -84,7 +92,7 @@ async fn a_rolling_update_never_goes_below_its_limit_and_can_be_rolled_back() {
     assert_eq!(sets(&master).await.len(), 2);
 
     // What `kubectl rollout undo` does: the old template again.
-    master.patch::<Deployment>("web", image("image:1")).await;
+    set_image(&master, "image:1").await;
     let third = complete(&master, "web", 6).await;
     assert_eq!(revision(&third), "3");
     assert_eq!(
@@ -110,7 +118,7 @@ async fn a_deployment_scales_pauses_and_recreates() {
     master
         .patch::<Deployment>("web", json!({"spec": {"paused": true}}))
         .await;
-    master.patch::<Deployment>("web", image("image:2")).await;
+    set_image(&master, "image:2").await;
     master
         .patch::<Deployment>("web", json!({"spec": {"replicas": 2}}))
         .await;

@@ -59,6 +59,10 @@ impl Master {
     /// The API server alone.
     pub async fn without_loops() -> Self {
         // Another test of this process may have been first.
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_test_writer()
+            .try_init();
         let _ = rustls::crypto::ring::default_provider().install_default();
         let data = tempfile::tempdir().unwrap();
         let server = Server::start(Config {

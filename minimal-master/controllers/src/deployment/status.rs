@@ -209,7 +209,7 @@ fn step(
     view: &View<'_>,
     before: &DeploymentStatus,
     status: &DeploymentStatus,
-    conditions: &mut Vec<DeploymentCondition>,
+    conditions: &mut [DeploymentCondition],
     now: Timestamp,
 ) -> Option<DeploymentCondition> {
     let subject = match &view.new_set {
