@@ -161,6 +161,8 @@ fn flags(root: &Path) -> String {
         "--cfg=bpf_target_arch=\"x86_64\"".to_owned(),
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
+        // Copies of some bytes become loads and stores rather than calls of `memmove` and `memset`.
+        "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
         // Packets lie at any address; the kernel knows, and emulates where the machine cannot.
         "-Ctarget-feature=+allows-misaligned-mem-access".to_owned(),
         format!("--remap-path-prefix={}=sluice", root.display()),

@@ -59,8 +59,19 @@ fn tcp_connections_spread_over_the_backends_and_name_the_service_as_their_peer()
         service(&world, family, Protocol::Tcp).write(&mut dataplane.maps);
         let to = SocketAddr::new(cluster_ip(family), 80);
         both_answer(|| {
-            let mut conversation = world.node1.machine.run(|| Conversation::open(to)).expect("connects");
-            assert_eq!(world.node1.machine.run(|| conversation.0.peer_addr()).expect("peer"), to);
+            let mut conversation = world
+                .node1
+                .machine
+                .run(|| Conversation::open(to))
+                .expect("connects");
+            assert_eq!(
+                world
+                    .node1
+                    .machine
+                    .run(|| conversation.0.peer_addr())
+                    .expect("peer"),
+                to
+            );
             conversation.ask().expect("answers").server
         });
     }
@@ -110,21 +121,38 @@ fn a_udp_socket_moves_when_its_backend_leaves_the_service() {
         let service = service(&world, family, Protocol::Udp);
         service.write(&mut dataplane.maps);
         let to = SocketAddr::new(cluster_ip(family), 80);
-        let socket = world.node1.machine.run(|| udp_socket(to)).expect("a socket");
+        let socket = world
+            .node1
+            .machine
+            .run(|| udp_socket(to))
+            .expect("a socket");
         let ask = || ask_udp_from(&socket, to).expect("answers").0.server;
-        let (gone, other) = if ask() == "pod1" { (0, "pod2") } else { (1, "pod1") };
+        let (gone, other) = if ask() == "pod1" {
+            (0, "pod2")
+        } else {
+            (1, "pod1")
+        };
         let mut rest = service;
         rest.retire(&mut dataplane.maps, gone);
         rest.backends.remove(gone);
         let slots = FrontendKey::new(to.ip(), to.port(), Protocol::Udp);
         let left = 16 * rest.id + 1 - gone as u32;
-        dataplane.maps.write_range(sluice_proxy::maps::Pool::Slots, 1000, &[left]).expect("slots");
+        dataplane
+            .maps
+            .write_range(sluice_proxy::maps::Pool::Slots, 1000, &[left])
+            .expect("slots");
         let value = Frontend {
             service_id: rest.id,
-            internal: sluice_proxy::maps::Range { offset: 1000, len: 1 },
+            internal: sluice_proxy::maps::Range {
+                offset: 1000,
+                len: 1,
+            },
             ..Frontend::default()
         };
-        dataplane.maps.put_frontend(&slots, &value).expect("frontend");
+        dataplane
+            .maps
+            .put_frontend(&slots, &value)
+            .expect("frontend");
         assert_eq!(ask(), other);
     }
 }
@@ -134,10 +162,16 @@ fn ipv4_mapped_addresses_reach_ipv4_services() {
     let (world, mut dataplane) = world();
     service(&world, Family::V4, Protocol::Tcp).write(&mut dataplane.maps);
     service(&world, Family::V4, Protocol::Udp).write(&mut dataplane.maps);
-    let IpAddr::V4(ip) = cluster_ip(Family::V4) else { panic!("not IPv4") };
+    let IpAddr::V4(ip) = cluster_ip(Family::V4) else {
+        panic!("not IPv4")
+    };
     let to = SocketAddr::new(ip.to_ipv6_mapped().into(), 80);
     both_answer(|| {
-        let mut conversation = world.node1.machine.run(|| Conversation::open(to)).expect("connects");
+        let mut conversation = world
+            .node1
+            .machine
+            .run(|| Conversation::open(to))
+            .expect("connects");
         assert_eq!(conversation.0.peer_addr().expect("peer"), to);
         conversation.ask().expect("answers").server
     });
@@ -156,23 +190,46 @@ fn a_service_without_endpoints_refuses_at_once_and_so_does_an_undefined_port() {
         Service::new(id, Protocol::Tcp)
             .frontend(ip, 80, frontend_flags::CLUSTER_IP)
             .write(&mut dataplane.maps);
-        let whole = Frontend { flags: frontend_flags::ADDRESS, ..Frontend::default() };
-        dataplane.maps.put_frontend(&FrontendKey::address(ip), &whole).expect("frontend");
+        let whole = Frontend {
+            flags: frontend_flags::ADDRESS,
+            ..Frontend::default()
+        };
+        dataplane
+            .maps
+            .put_frontend(&FrontendKey::address(ip), &whole)
+            .expect("frontend");
         for port in [80, 81] {
-            let result = world.node1.machine.run(|| ask_tcp(SocketAddr::new(ip, port)));
-            assert_eq!(result.expect_err("refused").kind(), ErrorKind::ConnectionRefused);
+            let result = world
+                .node1
+                .machine
+                .run(|| ask_tcp(SocketAddr::new(ip, port)));
+            assert_eq!(
+                result.expect_err("refused").kind(),
+                ErrorKind::ConnectionRefused
+            );
         }
         let sent = world.node1.machine.run(|| {
             let to = SocketAddr::new(ip, 81);
             udp_socket(to).expect("a socket").send_to(b"who?", to)
         });
-        assert_eq!(sent.expect_err("refused").kind(), ErrorKind::ConnectionRefused);
+        assert_eq!(
+            sent.expect_err("refused").kind(),
+            ErrorKind::ConnectionRefused
+        );
     }
     let drops = dataplane.maps.drops().expect("drops");
-    let count = |reason| drops.iter().find(|(r, _)| *r == reason).map(|(_, c)| c.packets);
+    let count = |reason| {
+        drops
+            .iter()
+            .find(|(r, _)| *r == reason)
+            .map(|(_, c)| c.packets)
+    };
     assert_eq!(count(DropReason::NoEndpoints), Some(2));
     assert_eq!(count(DropReason::NoSuchPort), Some(4));
-    assert_eq!(dataplane.maps.service_counter(7).expect("counter").refused, 2);
+    assert_eq!(
+        dataplane.maps.service_counter(7).expect("counter").refused,
+        2
+    );
 }
 
 #[test]
@@ -185,13 +242,29 @@ fn node_ports_on_loopback_are_the_nodes_own() {
         .backend(world.node1.pod_ip(Family::V4), PORT, true)
         .write(&mut dataplane.maps);
     let to = SocketAddr::new(ip, 30080);
-    assert_eq!(world.node1.machine.run(|| ask_tcp(to)).expect("answers").server, "pod1");
+    assert_eq!(
+        world
+            .node1
+            .machine
+            .run(|| ask_tcp(to))
+            .expect("answers")
+            .server,
+        "pod1"
+    );
     let other = support::machine::Machine::new("other");
     let in_a_pod = std::thread::scope(|scope| {
-        let both = || world.node1.machine.enter_and(|| other.enter_and(|| ask_tcp(to)));
+        let both = || {
+            world
+                .node1
+                .machine
+                .enter_and(|| other.enter_and(|| ask_tcp(to)))
+        };
         scope.spawn(both).join().expect("a thread")
     });
-    assert_eq!(in_a_pod.expect_err("no such port there").kind(), ErrorKind::ConnectionRefused);
+    assert_eq!(
+        in_a_pod.expect_err("no such port there").kind(),
+        ErrorKind::ConnectionRefused
+    );
 }
 
 #[test]
@@ -202,12 +275,22 @@ fn session_affinity_keeps_a_client_on_its_backend_until_the_backend_leaves() {
         service.affinity_millis = 60_000;
         service.write(&mut dataplane.maps);
         let to = SocketAddr::new(cluster_ip(family), 80);
-        let ask = || world.node1.machine.run(|| ask_tcp(to)).expect("answers").server;
+        let ask = || {
+            world
+                .node1
+                .machine
+                .run(|| ask_tcp(to))
+                .expect("answers")
+                .server
+        };
         let first = ask();
         assert!((0..20).all(|_| ask() == first));
         service.retire(&mut dataplane.maps, usize::from(first == "pod2"));
         // The range still holds it, so it may be drawn again; but it is not kept.
-        let other = (0..100).map(|_| ask()).find(|server| *server != first).expect("another backend");
+        let other = (0..100)
+            .map(|_| ask())
+            .find(|server| *server != first)
+            .expect("another backend");
         assert!((0..20).all(|_| ask() == other));
     }
 }

@@ -35,7 +35,11 @@ fn start(world: &World, mode: XdpMode) -> Dataplane {
 }
 
 fn node_port(world: &World, family: Family, protocol: Protocol) -> Service {
-    Service::new(service_id(family, protocol), protocol).frontend(world.node1.ip(family), NODE_PORT, FLAGS)
+    Service::new(service_id(family, protocol), protocol).frontend(
+        world.node1.ip(family),
+        NODE_PORT,
+        FLAGS,
+    )
 }
 
 fn service_id(family: Family, protocol: Protocol) -> u32 {
@@ -59,15 +63,30 @@ fn node_ports_reach(mode: XdpMode) {
         for (node, local, name) in backends {
             for protocol in [Protocol::Tcp, Protocol::Udp] {
                 let service = node_port(&world, family, protocol);
-                service.backend(node.pod_ip(family), PORT, local).write(&mut dataplane.maps);
+                service
+                    .backend(node.pod_ip(family), PORT, local)
+                    .write(&mut dataplane.maps);
             }
             let to = to_node_port(&world, family);
-            let seen = if local { client_ip(family) } else { world.node1.ip(family) };
+            let seen = if local {
+                client_ip(family)
+            } else {
+                world.node1.ip(family)
+            };
             for _ in 0..3 {
-                let answer = world.client.run(|| ask_tcp(to)).unwrap_or_else(|e| panic!("{to} {name}: {e}"));
+                let answer = world
+                    .client
+                    .run(|| ask_tcp(to))
+                    .unwrap_or_else(|e| panic!("{to} {name}: {e}"));
                 assert_eq!((answer.server.as_str(), answer.seen.ip()), (name, seen));
-                let (answer, from) = world.client.run(|| ask_udp(to)).unwrap_or_else(|e| panic!("{to}: {e}"));
-                assert_eq!((answer.server.as_str(), answer.seen.ip(), from), (name, seen, to));
+                let (answer, from) = world
+                    .client
+                    .run(|| ask_udp(to))
+                    .unwrap_or_else(|e| panic!("{to}: {e}"));
+                assert_eq!(
+                    (answer.server.as_str(), answer.seen.ip(), from),
+                    (name, seen, to)
+                );
             }
         }
     }
@@ -93,12 +112,21 @@ fn external_addresses_reach_backends() {
     let (world, mut dataplane) = world(XdpMode::Auto);
     for family in FAMILIES {
         let ip = external_ip(family);
-        world.client.ip(&format!("route add {ip} via {}", world.node1.ip(family)));
+        world
+            .client
+            .ip(&format!("route add {ip} via {}", world.node1.ip(family)));
         Service::new(service_id(family, Protocol::Tcp), Protocol::Tcp)
-            .frontend(ip, 80, frontend_flags::EXTERNAL | frontend_flags::EXTERNAL_IP)
+            .frontend(
+                ip,
+                80,
+                frontend_flags::EXTERNAL | frontend_flags::EXTERNAL_IP,
+            )
             .backend(world.node2.pod_ip(family), PORT, false)
             .write(&mut dataplane.maps);
-        let answer = world.client.run(|| ask_tcp(SocketAddr::new(ip, 80))).expect("answers");
+        let answer = world
+            .client
+            .run(|| ask_tcp(SocketAddr::new(ip, 80)))
+            .expect("answers");
         assert_eq!(answer.server, "pod2");
     }
 }
@@ -119,7 +147,10 @@ fn a_service_without_endpoints_refuses_clients_at_once() {
             socket.send(b"who?")?;
             socket.recv(&mut [0; 64])
         });
-        assert_eq!(udp.expect_err("refused").kind(), ErrorKind::ConnectionRefused);
+        assert_eq!(
+            udp.expect_err("refused").kind(),
+            ErrorKind::ConnectionRefused
+        );
     }
     let drops = dataplane.maps.drops().expect("drops");
     assert_eq!(drops[DropReason::NoEndpoints as usize].1.packets, 4);
@@ -129,12 +160,23 @@ fn a_service_without_endpoints_refuses_clients_at_once() {
 fn a_service_with_endpoints_elsewhere_only_drops_when_its_policy_is_local() {
     let (world, mut dataplane) = world(XdpMode::Auto);
     Service::new(1, Protocol::Udp)
-        .frontend(world.node1.ip(Family::V4), NODE_PORT, FLAGS | frontend_flags::EXTERNAL_DROP)
+        .frontend(
+            world.node1.ip(Family::V4),
+            NODE_PORT,
+            FLAGS | frontend_flags::EXTERNAL_DROP,
+        )
         .write(&mut dataplane.maps);
     let to = to_node_port(&world, Family::V4);
-    world.client.run(|| echo::udp_socket(to).and_then(|s| s.send_to(b"who?", to))).expect("sends");
+    world
+        .client
+        .run(|| echo::udp_socket(to).and_then(|s| s.send_to(b"who?", to)))
+        .expect("sends");
     let deadline = Instant::now() + echo::PATIENCE;
-    let dropped = || dataplane.maps.drops().expect("drops")[DropReason::NoLocalEndpoints as usize].1.packets;
+    let dropped = || {
+        dataplane.maps.drops().expect("drops")[DropReason::NoLocalEndpoints as usize]
+            .1
+            .packets
+    };
     while dropped() == 0 {
         assert!(Instant::now() < deadline, "nothing was dropped");
         std::thread::sleep(Duration::from_millis(5));
@@ -156,9 +198,22 @@ fn pods_leave_the_cluster_with_their_nodes_address_and_keep_their_own_inside() {
         let pod = world.node1.pod.run(|| ask_tcp(inside)).expect("answers");
         assert_eq!(pod.seen.ip(), world.node1.pod_ip(family));
         let client_to_pod = SocketAddr::new(world.node1.pod_ip(family), PORT);
-        world.client.ip(&format!("route add {} via {node}", client_to_pod.ip()));
-        assert_eq!(world.client.run(|| ask_tcp(client_to_pod)).expect("answers").server, "pod1");
-        world.node1.pod.run(|| echo::ping(client_ip(family))).expect("echo reply");
+        world
+            .client
+            .ip(&format!("route add {} via {node}", client_to_pod.ip()));
+        assert_eq!(
+            world
+                .client
+                .run(|| ask_tcp(client_to_pod))
+                .expect("answers")
+                .server,
+            "pod1"
+        );
+        world
+            .node1
+            .pod
+            .run(|| echo::ping(client_ip(family)))
+            .expect("echo reply");
     }
 }
 
@@ -177,7 +232,8 @@ fn two_services_with_one_backend_do_not_collide_on_one_client_port() {
             let second = SocketAddr::new(world.node1.ip(Family::V4), 30082);
             let socket = echo::udp_socket(first).expect("a socket");
             for to in [first, second, first, second] {
-                let (_, from) = echo::ask_udp_from(&socket, to).unwrap_or_else(|e| panic!("{to}: {e}"));
+                let (_, from) =
+                    echo::ask_udp_from(&socket, to).unwrap_or_else(|e| panic!("{to}: {e}"));
                 assert_eq!(from, to);
             }
         });
@@ -192,13 +248,21 @@ fn connections_outlive_a_restart_and_the_loss_of_their_backend() {
             let service =
                 node_port(&world, family, Protocol::Tcp).backend(node.pod_ip(family), PORT, local);
             service.write(&mut dataplane.maps);
-            let mut conversation =
-                world.client.run(|| Conversation::open(to_node_port(&world, family))).expect("connects");
+            let mut conversation = world
+                .client
+                .run(|| Conversation::open(to_node_port(&world, family)))
+                .expect("connects");
             let before = conversation.ask().expect("answers");
             drop(dataplane);
-            assert_eq!(conversation.ask().expect("answers without an agent"), before);
+            assert_eq!(
+                conversation.ask().expect("answers without an agent"),
+                before
+            );
             dataplane = start(&world, XdpMode::Auto);
-            assert_eq!(conversation.ask().expect("answers with a new agent"), before);
+            assert_eq!(
+                conversation.ask().expect("answers with a new agent"),
+                before
+            );
             service.retire(&mut dataplane.maps, 0);
             assert_eq!(conversation.ask().expect("answers though retired"), before);
         }

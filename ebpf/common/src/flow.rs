@@ -58,6 +58,8 @@ pub struct Flow<A> {
     pub state: u16,
     /// When a packet of this direction was last seen.
     pub last_seen: Ticks,
+    /// How long it may be idle; from the node's [`crate::Timeouts`] when its state last changed.
+    pub lifetime: Ticks,
     /// When the flow began.
     pub created: Ticks,
     /// The backend, 0 for masqueraded flows.
@@ -119,6 +121,6 @@ pub enum FlowState {
 plain! {
     Tuple<Ipv4> = 16,
     Tuple<Ipv6> = 40,
-    Flow<Ipv4> = 32,
-    Flow<Ipv6> = 56,
+    Flow<Ipv4> = 36,
+    Flow<Ipv6> = 60,
 }

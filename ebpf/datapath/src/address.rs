@@ -28,6 +28,9 @@ pub trait Address: Plain + PartialEq + Eq {
     fn of_node(config: &sluice_common::Config) -> Self;
     /// Whether this is the all-zero address.
     fn is_unspecified(self) -> bool;
+    /// Zero if the two are the same address. No branch, unlike a comparison of several words: the
+    /// verifier follows every one.
+    fn differs(self, other: Self) -> u32;
     /// What replacing `self` by `new` does to a checksum.
     fn diff(self, new: Self) -> Diff;
     /// Mixed into `seed`, for balancing.
@@ -85,6 +88,11 @@ impl Address for Ipv4 {
     #[inline(always)]
     fn is_unspecified(self) -> bool {
         self.0 == 0
+    }
+
+    #[inline(always)]
+    fn differs(self, other: Self) -> u32 {
+        self.0 ^ other.0
     }
 
     #[inline(always)]
@@ -147,6 +155,12 @@ impl Address for Ipv6 {
     #[inline(always)]
     fn is_unspecified(self) -> bool {
         self.0[0] | self.0[1] | self.0[2] | self.0[3] == 0
+    }
+
+    #[inline(always)]
+    fn differs(self, other: Self) -> u32 {
+        let word = |i: usize| self.0[i] ^ other.0[i];
+        word(0) | word(1) | word(2) | word(3)
     }
 
     #[inline(always)]

@@ -8,16 +8,16 @@ use crate::address::Address;
 use crate::headers::tcp_flags::{ACK, FIN, RST, SYN};
 use crate::parse::Headers;
 use crate::service::is_eligible;
-use crate::tables::{Inserted, Tables};
+use crate::tables::{Inserted, Step, Tables};
 use crate::work::Work;
 
-/// Source ports that are tried before a flow is refused. With half of a remote end's ports taken
-/// one flow in 2^16 fails.
-const PORT_ATTEMPTS: u32 = 16;
+/// Source ports that are tried before a flow is refused. With nine of ten ports to a remote end taken,
+/// one flow in a thousand fails.
+const PORT_ATTEMPTS: u32 = 64;
 
 /// How long a flow of this protocol may be idle in this state.
 #[inline(always)]
-pub const fn timeout(config: &Config, protocol: u32, state: FlowState) -> Ticks {
+const fn lifetime(config: &Config, protocol: u32, state: FlowState) -> Ticks {
     let tcp = protocol == proto::TCP as u32;
     match state {
         FlowState::New if tcp => config.timeouts.tcp_new,
@@ -26,6 +26,11 @@ pub const fn timeout(config: &Config, protocol: u32, state: FlowState) -> Ticks 
         FlowState::New => config.timeouts.other_new,
         FlowState::Established => config.timeouts.other_established,
     }
+}
+
+#[inline(always)]
+const fn is_expired<A>(flow: &Flow<A>, now: Ticks) -> bool {
+    now.wrapping_sub(flow.last_seen) > flow.lifetime
 }
 
 /// Finds the flow of `work.tuple`, brings it up to date by this packet, and leaves it in `work.flow`.
@@ -38,19 +43,22 @@ pub fn follow<A: Address, T: Tables<A>>(tables: &T, work: &mut Work<A>, headers:
         tuple, flow: found, ..
     } = work;
     let changed = tables.with_flow(tuple, |flow| {
-        let idle = now.wrapping_sub(flow.last_seen);
-        let old = flow.state();
-        if idle > timeout(config, tuple.protocol, old) || reopens(old, headers) {
+        let state = flow.state();
+        if is_expired(flow, now) || reopens(state, headers) {
             return None;
         }
-        let new = next_state(old, flow.flags, headers);
-        let changed = new as u16 != flow.state || idle != 0;
+        let next = next_state(state, flow.flags, headers);
+        let changed = next as u16 != flow.state;
         if changed {
-            flow.state = new as u16;
+            flow.state = next as u16;
+            flow.lifetime = lifetime(config, tuple.protocol, next);
+        }
+        let aged = flow.last_seen != now;
+        if aged {
             flow.last_seen = now;
         }
         *found = *flow;
-        Some(changed)
+        Some(changed || aged)
     });
     let Some(Some(changed)) = changed else {
         return false;
@@ -123,6 +131,7 @@ fn derive_twin<A: Address>(work: &mut Work<A>) {
     twin.flags = flow.flags ^ flow_flags::REVERSE;
     twin.state = flow.state;
     twin.last_seen = flow.last_seen;
+    twin.lifetime = flow.lifetime;
     twin.created = flow.created;
     twin.backend_id = flow.backend_id;
     twin.service_id = flow.service_id;
@@ -133,10 +142,11 @@ fn derive_twin<A: Address>(work: &mut Work<A>) {
 #[inline(always)]
 fn update_twin<A: Address, T: Tables<A>>(tables: &T, work: &mut Work<A>) {
     derive_twin(work);
-    let (state, now) = (work.flow.state, work.flow.last_seen);
-    let found = tables.with_flow(&work.twin_key, |twin| {
-        twin.state = state;
-        twin.last_seen = now;
+    let Work { twin_key, twin, .. } = work;
+    let found = tables.with_flow(twin_key, |found| {
+        found.state = twin.state;
+        found.last_seen = twin.last_seen;
+        found.lifetime = twin.lifetime;
     });
     if found.is_none() {
         tables.put_flow(&work.twin_key, &work.twin);
@@ -166,14 +176,9 @@ pub fn open<A: Address, T: Tables<A>>(
     work.flow.created = tables.now();
     work.flow.last_seen = work.flow.created;
     work.flow.state = FlowState::New as u16;
+    work.flow.lifetime = lifetime(tables.config(), work.tuple.protocol, FlowState::New);
     work.flow.sport = work.tuple.sport;
-    let ports = PortRange::of(tables.config());
-    let mut next = ports.start(tables.random());
-    for attempt in 0..PORT_ATTEMPTS {
-        if port == SourcePort::Range || attempt > 0 {
-            work.flow.sport = Be16::new(ports.port(next));
-            next = ports.after(next);
-        }
+    if port == SourcePort::Keep {
         derive_twin(work);
         match claim(tables, work) {
             Inserted::New => return store_forward(tables, work),
@@ -181,7 +186,33 @@ pub fn open<A: Address, T: Tables<A>>(
             Inserted::Exists => {}
         }
     }
-    Err(DropReason::NoSourcePort)
+    let ports = PortRange::of(tables.config());
+    let mut search = Search { work, ports, next: ports.start(tables.random()), result: Inserted::Exists };
+    tables.repeat(PORT_ATTEMPTS, &mut search);
+    match search.result {
+        Inserted::New => store_forward(tables, work),
+        Inserted::Full => Err(DropReason::FlowTableFull),
+        Inserted::Exists => Err(DropReason::NoSourcePort),
+    }
+}
+
+/// The search for a free source port.
+struct Search<'a, A> {
+    work: &'a mut Work<A>,
+    ports: PortRange,
+    next: u32,
+    result: Inserted,
+}
+
+impl<A: Address, T: Tables<A>> Step<T> for Search<'_, A> {
+    #[inline(always)]
+    fn step(&mut self, tables: &T) -> bool {
+        self.work.flow.sport = Be16::new(self.ports.port(self.next));
+        self.next = self.ports.after(self.next);
+        derive_twin(self.work);
+        self.result = claim(tables, self.work);
+        self.result != Inserted::Exists
+    }
 }
 
 /// Tries to take the answer's tuple for this flow.
@@ -191,10 +222,9 @@ fn claim<A: Address, T: Tables<A>>(tables: &T, work: &Work<A>) -> Inserted {
         Inserted::Exists => {}
         other => return other,
     }
-    let (now, config) = (work.flow.last_seen, tables.config());
+    let now = work.flow.last_seen;
     let free = tables.with_flow(&work.twin_key, |old| {
-        same_translation(old, &work.twin)
-            || now.wrapping_sub(old.last_seen) > timeout(config, work.tuple.protocol, old.state())
+        same_translation(old, &work.twin) || is_expired(old, now)
     });
     if free == Some(false) {
         return Inserted::Exists;
@@ -208,7 +238,8 @@ fn claim<A: Address, T: Tables<A>>(tables: &T, work: &Work<A>) -> Inserted {
 
 #[inline(always)]
 fn same_translation<A: Address>(a: &Flow<A>, b: &Flow<A>) -> bool {
-    a.src == b.src && a.dst == b.dst && a.sport == b.sport && a.dport == b.dport
+    let ports = (a.sport.0 ^ b.sport.0) | (a.dport.0 ^ b.dport.0);
+    a.src.differs(b.src) | a.dst.differs(b.dst) | ports as u32 == 0
 }
 
 #[inline(always)]

@@ -8,62 +8,62 @@ use sluice_common::{
 use crate::address::{Address, mix};
 use crate::tables::Services;
 
+/// A backend and its id.
+#[derive(Clone, Copy, Debug)]
+pub struct Chosen<'t> {
+    /// Its id.
+    pub id: u32,
+    /// What it is.
+    pub backend: &'t Backend,
+}
+
 /// A backend for traffic from outside: the client's affine one, else by consistent hashing, so that
-/// any node of the cluster picks the same. Gives its id and leaves it in `backend`.
+/// any node of the cluster picks the same.
 #[inline(always)]
-pub fn choose_external<A: Address, T: Services>(
-    tables: &T,
+pub fn choose_external<'t, A: Address, T: Services>(
+    tables: &'t T,
     frontend: &Frontend,
     tuple: &Tuple<A>,
-    backend: &mut Backend,
-) -> Result<u32, DropReason> {
+) -> Result<Chosen<'t>, DropReason> {
     let range = frontend.external;
     if range.len == 0 {
         return Err(nothing(frontend, frontend_flags::EXTERNAL_DROP));
     }
-    if frontend.affinity == 0 {
-        return fetch(
-            tables,
-            tables.maglev(pick(range, flow_hash(tuple))),
-            backend,
-        );
-    }
     let client = AffinityKey::address(tuple.src.to_v6(), frontend.service_id);
-    if let Some(id) = kept(tables, frontend, &client, backend_flags::EXTERNAL, backend) {
-        return Ok(id);
+    if frontend.affinity != 0
+        && let Some(kept) = kept(tables, frontend, &client, backend_flags::EXTERNAL)
+    {
+        return Ok(kept);
     }
-    let id = fetch(
-        tables,
-        tables.maglev(pick(range, flow_hash(tuple))),
-        backend,
-    )?;
-    keep(tables, &client, id);
-    Ok(id)
+    let chosen = fetch(tables, tables.maglev(pick(range, flow_hash(tuple))))?;
+    if frontend.affinity != 0 {
+        keep(tables, &client, chosen.id);
+    }
+    Ok(chosen)
 }
 
-/// A backend for traffic from the cluster itself: the client's affine one, else a random one. Gives
-/// its id and leaves it in `backend`.
+/// A backend for traffic from the cluster itself: the client's affine one, else a random one. `netns`
+/// gives the cookie of the client's network namespace.
 #[inline(always)]
-pub fn choose_internal<T: Services>(
-    tables: &T,
+pub fn choose_internal<'t, T: Services>(
+    tables: &'t T,
     frontend: &Frontend,
     netns: impl FnOnce() -> u64,
-    backend: &mut Backend,
-) -> Result<u32, DropReason> {
+) -> Result<Chosen<'t>, DropReason> {
     let range = frontend.internal;
     if range.len == 0 {
         return Err(nothing(frontend, frontend_flags::INTERNAL_DROP));
     }
     if frontend.affinity == 0 {
-        return fetch(tables, tables.slot(pick(range, tables.random())), backend);
+        return fetch(tables, tables.slot(pick(range, tables.random())));
     }
     let client = AffinityKey::namespace(netns(), frontend.service_id);
-    if let Some(id) = kept(tables, frontend, &client, backend_flags::INTERNAL, backend) {
-        return Ok(id);
+    if let Some(kept) = kept(tables, frontend, &client, backend_flags::INTERNAL) {
+        return Ok(kept);
     }
-    let id = fetch(tables, tables.slot(pick(range, tables.random())), backend)?;
-    keep(tables, &client, id);
-    Ok(id)
+    let chosen = fetch(tables, tables.slot(pick(range, tables.random())))?;
+    keep(tables, &client, chosen.id);
+    Ok(chosen)
 }
 
 /// Whether the backend (still) is one of the service's for this kind of traffic.
@@ -100,39 +100,31 @@ fn flow_hash<A: Address>(tuple: &Tuple<A>) -> u32 {
 }
 
 #[inline(always)]
-fn fetch<T: Services>(
-    tables: &T,
-    id: Option<u32>,
-    backend: &mut Backend,
-) -> Result<u32, DropReason> {
+fn fetch<T: Services>(tables: &T, id: Option<u32>) -> Result<Chosen<'_>, DropReason> {
     let id = id.ok_or(DropReason::StaleBackend)?;
-    let found = tables.backend(id).ok_or(DropReason::StaleBackend)?;
-    if found.service_id == 0 {
-        return Err(DropReason::StaleBackend);
+    match tables.backend(id) {
+        Some(backend) if backend.service_id != 0 => Ok(Chosen { id, backend }),
+        _ => Err(DropReason::StaleBackend),
     }
-    *backend = *found;
-    Ok(id)
 }
 
 #[inline(always)]
-fn kept<T: Services>(
-    tables: &T,
+fn kept<'t, T: Services>(
+    tables: &'t T,
     frontend: &Frontend,
     client: &AffinityKey,
     flag: u16,
-    backend: &mut Backend,
-) -> Option<u32> {
+) -> Option<Chosen<'t>> {
     let value = tables.affinity(client)?;
     if tables.now().wrapping_sub(value.last_seen) > frontend.affinity {
         return None;
     }
-    let found = tables.backend(value.backend_id)?;
-    if !is_eligible(found, frontend.service_id, flag) {
+    let (id, backend) = (value.backend_id, tables.backend(value.backend_id)?);
+    if !is_eligible(backend, frontend.service_id, flag) {
         return None;
     }
-    *backend = *found;
-    keep(tables, client, value.backend_id);
-    Some(value.backend_id)
+    keep(tables, client, id);
+    Some(Chosen { id, backend })
 }
 
 #[inline(always)]

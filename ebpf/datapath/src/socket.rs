@@ -5,12 +5,12 @@
 //! in storage that belongs to the socket itself, so it needs no table, no time-out and no cleaning up.
 
 use sluice_common::{
-    Backend, Be16, DropReason, Frontend, FrontendKey, Ipv6, SOCKET_PEERS, SocketPeer, SocketPeers,
+    Be16, DropReason, Frontend, FrontendKey, Ipv6, SOCKET_PEERS, SocketPeer, SocketPeers,
     backend_flags, frontend_flags,
 };
 
 use crate::address::Address;
-use crate::service::{self, is_eligible};
+use crate::service::{self, Chosen, is_eligible};
 use crate::tables::Frontends;
 
 /// An address and port.
@@ -54,9 +54,8 @@ pub fn direct<A: Address, T: Frontends<A>>(
     if let Some(peer) = peers.and_then(|peers| remembered(tables, frontend, to, peers)) {
         return Decision::Known(peer);
     }
-    let mut backend = Backend::default();
-    match service::choose_internal(tables, frontend, netns, &mut backend) {
-        Ok(id) => {
+    match service::choose_internal(tables, frontend, netns) {
+        Ok(Chosen { id, backend }) => {
             tables.count_connection(frontend.service_id, id);
             Decision::Remember(SocketPeer {
                 frontend: to.addr.to_v6(),

@@ -21,6 +21,20 @@ pub trait World {
     fn count_packet(&self, service_id: u32, backend_id: u32, bytes: u32);
     /// Counts a refusal or drop of a service.
     fn count_refused(&self, service_id: u32);
+
+    /// Takes a step until it says that it was the last one, at most `times` times.
+    ///
+    /// A loop in the program would do the same, but the verifier would follow each of its rounds on
+    /// every path that leads there; with the kernel's own loop it follows one.
+    fn repeat<S: Step<Self>>(&self, times: u32, step: &mut S)
+    where
+        Self: Sized;
+}
+
+/// The body of a loop.
+pub trait Step<T> {
+    /// Does one round; `true`: it was the last.
+    fn step(&mut self, tables: &T) -> bool;
 }
 
 /// The tables that do not depend on the address family.

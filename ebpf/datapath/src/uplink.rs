@@ -6,8 +6,7 @@
 //! address, so that the answer comes back here; both directions are forwarded without the stack.
 
 use sluice_common::{
-    DropReason, FrontendKey, backend_flags, cidr_flags, config_flags, flow_flags, frontend_flags,
-    proto,
+    DropReason, Frontend, backend_flags, cidr_flags, config_flags, flow_flags, frontend_flags, proto,
 };
 
 use crate::address::Address;
@@ -18,7 +17,7 @@ use crate::nat;
 use crate::packet::Packet;
 use crate::parse::{self, Headers, Network, Parsed};
 use crate::reject::{self, Refusal, Resize};
-use crate::service;
+use crate::service::{self, Chosen};
 use crate::tables::Tables;
 use crate::work::Work;
 
@@ -76,58 +75,51 @@ where
     let Parsed::Flow(headers) = parse::frame::<A, P>(packet, &mut work.tuple) else {
         return Verdict::Pass;
     };
-    if flow::follow(tables, work, headers) {
-        return carry(packet, tables, work, headers);
+    if !flow::follow(tables, work, headers) {
+        let Some(frontend) = find_frontend(tables, work, headers) else {
+            return Verdict::Pass;
+        };
+        if let Err(reason) = begin(tables, work, frontend) {
+            return refuse(packet, tables, work, headers, frontend, reason);
+        }
     }
-    match begin(tables, work, headers) {
-        Ok(true) => carry(packet, tables, work, headers),
-        Ok(false) => Verdict::Pass,
-        Err(reason) => refuse(packet, tables, work, headers, reason),
-    }
+    carry(packet, tables, work, headers)
 }
 
-/// Opens the flow of a packet to a service, and leaves it in `work.flow`. `false`: it is to none.
+/// The frontend that this packet may open a flow to.
+#[inline(always)]
+fn find_frontend<'t, A: Address, T: Tables<A>>(
+    tables: &'t T,
+    work: &mut Work<A>,
+    headers: Headers,
+) -> Option<&'t Frontend> {
+    let Work { tuple, frontend_key, .. } = work;
+    frontend_key.addr = tuple.dst;
+    frontend_key.port = tuple.dport;
+    frontend_key.protocol = tuple.protocol as u8;
+    frontend_key.pad = 0;
+    let frontend = tables.frontend(frontend_key)?;
+    let external = frontend.flags & frontend_flags::EXTERNAL != 0;
+    (external && headers.tcp_flags & RST == 0).then_some(frontend)
+}
+
+/// Opens the flow of a packet to a service, and leaves it in `work.flow`.
 #[inline(always)]
 fn begin<A: Address, T: Tables<A>>(
     tables: &T,
     work: &mut Work<A>,
-    headers: Headers,
-) -> Result<bool, DropReason> {
-    if !find_frontend(tables, work) || headers.tcp_flags & RST != 0 {
-        return Ok(false);
-    }
-    let Work {
-        tuple,
-        frontend,
-        backend,
-        ..
-    } = work;
+    frontend: &Frontend,
+) -> Result<(), DropReason> {
     if frontend.flags & frontend_flags::SOURCE_RANGES != 0
-        && !tables.allowed_source(frontend.service_id, tuple.src)
+        && !tables.allowed_source(frontend.service_id, work.tuple.src)
     {
         return Err(DropReason::SourceRange);
     }
-    let id = service::choose_external(tables, frontend, tuple, backend)?;
-    let port = point_to_backend(tables, work, id)?;
+    let chosen = service::choose_external(tables, frontend, &work.tuple)?;
+    let port = point_to_backend(tables, work, frontend.service_id, chosen)?;
     flow::open(tables, work, port)?;
-    tables.count_connection(work.flow.service_id, id);
-    Ok(true)
-}
-
-#[inline(always)]
-fn find_frontend<A: Address, T: Tables<A>>(tables: &T, work: &mut Work<A>) -> bool {
-    let Work {
-        tuple,
-        frontend_key,
-        frontend,
-        ..
-    } = work;
-    *frontend_key = FrontendKey::new(tuple.dst, tuple.dport, tuple.protocol as u8);
-    match tables.frontend(frontend_key) {
-        Some(found) => *frontend = *found,
-        None => return false,
-    }
-    frontend.flags & frontend_flags::EXTERNAL != 0
+    tables.count_connection(work.flow.service_id, work.flow.backend_id);
+    Ok(())
 }
 
 /// Fills in `work.flow` from the chosen backend.
@@ -135,20 +127,15 @@ fn find_frontend<A: Address, T: Tables<A>>(tables: &T, work: &mut Work<A>) -> bo
 fn point_to_backend<A: Address, T: Tables<A>>(
     tables: &T,
     work: &mut Work<A>,
-    id: u32,
+    service_id: u32,
+    chosen: Chosen<'_>,
 ) -> Result<SourcePort, DropReason> {
-    let Work {
-        tuple,
-        flow,
-        frontend,
-        backend,
-        ..
-    } = work;
-    flow.dst = A::from_v6(backend.addr);
-    flow.dport = backend.port;
-    flow.backend_id = id;
-    flow.service_id = frontend.service_id;
-    if backend.flags & backend_flags::LOCAL != 0 {
+    let Work { tuple, flow, .. } = work;
+    flow.dst = A::from_v6(chosen.backend.addr);
+    flow.dport = chosen.backend.port;
+    flow.backend_id = chosen.id;
+    flow.service_id = service_id;
+    if chosen.backend.flags & backend_flags::LOCAL != 0 {
         flow.src = tuple.src;
         flow.flags = flow_flags::TO_STACK;
         return Ok(SourcePort::Keep);
@@ -280,6 +267,7 @@ fn refuse<A, P, T>(
     tables: &T,
     work: &Work<A>,
     headers: Headers,
+    frontend: &Frontend,
     reason: DropReason,
 ) -> Verdict
 where
@@ -288,7 +276,7 @@ where
     T: Tables<A>,
 {
     tables.count_drop(reason, packet.wire_len());
-    tables.count_refused(work.frontend.service_id);
+    tables.count_refused(frontend.service_id);
     let tuple = &work.tuple;
     match reason {
         DropReason::NoEndpoints | DropReason::NoSuchPort => {}

@@ -1,6 +1,6 @@
 //! Working memory.
 
-use sluice_common::{Backend, Flow, Frontend, FrontendKey, Tuple};
+use sluice_common::{Flow, FrontendKey, Tuple};
 
 /// What a packet's run keeps at hand.
 ///
@@ -18,8 +18,4 @@ pub struct Work<A> {
     pub(crate) twin: Flow<A>,
     /// The key under which the frontend was looked up.
     pub(crate) frontend_key: FrontendKey<A>,
-    /// The frontend.
-    pub(crate) frontend: Frontend,
-    /// The backend that was chosen.
-    pub(crate) backend: Backend,
 }

@@ -7,13 +7,13 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::{
-    bpf_fib_lookup as fib_lookup, bpf_get_prandom_u32, bpf_ktime_get_coarse_ns,
+    bpf_fib_lookup as fib_lookup, bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_loop,
 };
 use sluice_common::{
     AffinityKey, AffinityValue, Backend, Cidr, Config, DropReason, Flow, Frontend, FrontendKey,
     Ipv4, Ipv6, ServiceCounter, SourceRange, Ticks, Tuple, ticks_from_nanos,
 };
-use sluice_datapath::tables::{Frontends, Inserted, Services, Tables, World};
+use sluice_datapath::tables::{Frontends, Inserted, Services, Step, Tables, World};
 use sluice_datapath::uplink::{Route, Router};
 
 use crate::maps::{
@@ -106,6 +106,28 @@ impl World for Kernel {
             unsafe { (*counter).refused += 1 }
         }
     }
+
+    #[inline(always)]
+    fn repeat<S: Step<Self>>(&self, times: u32, step: &mut S) {
+        let mut state = Loop { kernel: self, step };
+        let body = one_round::<S> as unsafe extern "C" fn(u64, *mut Loop<'_, S>) -> i64;
+        // SAFETY: the kernel calls `one_round` with this state, and only until this returns.
+        unsafe { bpf_loop(times, body as *mut c_void, (&raw mut state).cast(), 0) };
+    }
+}
+
+/// What the body of a loop works on.
+struct Loop<'a, S> {
+    kernel: &'a Kernel,
+    step: &'a mut S,
+}
+
+/// # Safety
+/// Called by `bpf_loop` alone, with the state that was given to it.
+unsafe extern "C" fn one_round<S: Step<Kernel>>(_index: u64, state: *mut Loop<'_, S>) -> i64 {
+    // SAFETY: the caller's promise; nothing else uses the state meanwhile.
+    let state = unsafe { &mut *state };
+    i64::from(state.step.step(state.kernel))
 }
 
 #[inline(always)]
@@ -148,6 +170,18 @@ impl Services for Kernel {
         let _ = AFFINITY.insert(key, value, u64::from(BPF_ANY));
     }
 }
+
+/// Tries' keys begin with a word. What follows is copied by words of 8 bytes, so it must lie at a
+/// multiple of 8: the verifier rejects "misaligned stack access".
+#[repr(C, align(8))]
+struct CidrKey<A> {
+    pad: u32,
+    key: Key<A>,
+}
+
+/// As [`CidrKey`]; the service's id fills the gap.
+#[repr(align(8))]
+struct SourceRangeKey<A>(Key<SourceRange<A>>);
 
 macro_rules! family {
     ($addr:ty, $frontends:ident, $flows:ident, $cidrs:ident, $sources:ident, $bits:literal, $fill:ident) => {
@@ -193,20 +227,14 @@ macro_rules! family {
 
             #[inline(always)]
             fn cidr(&self, addr: $addr) -> Cidr {
-                $cidrs.get(&Key::new($bits, addr)).copied().unwrap_or(0)
+                let key = CidrKey { pad: 0, key: Key::new($bits, addr) };
+                $cidrs.get(&key.key).copied().unwrap_or(0)
             }
 
             #[inline(always)]
             fn allowed_source(&self, service_id: u32, client: $addr) -> bool {
-                $sources
-                    .get(&Key::new(
-                        32 + $bits,
-                        SourceRange {
-                            service_id,
-                            addr: client,
-                        },
-                    ))
-                    .is_some()
+                let key = Key::new(32 + $bits, SourceRange { service_id, addr: client });
+                $sources.get(&SourceRangeKey(key).0).is_some()
             }
         }
 

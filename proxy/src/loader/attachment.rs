@@ -221,7 +221,7 @@ pub(super) fn attach(
     root: &Path,
     hook: Hook,
     target: &Target<'_>,
-    programs: &Programs,
+    programs: &mut Programs,
 ) -> Result<Attachment, LoaderError> {
     let program = programs.of(hook)?;
     let create = || sys::create_link(program, target.handle, hook.attach_type(), 0);
@@ -233,7 +233,7 @@ pub(super) fn attach_xdp(
     root: &Path,
     mode: XdpMode,
     target: &Target<'_>,
-    programs: &Programs,
+    programs: &mut Programs,
 ) -> Result<Attachment, LoaderError> {
     let modes: &[Mode] = match mode {
         XdpMode::Native => &[Mode::Native],

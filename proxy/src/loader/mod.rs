@@ -67,13 +67,13 @@ pub struct Dataplane {
 /// Links of hooks that `options` does not ask for (any more) are taken away, last of all.
 pub fn start(options: &Options) -> Result<Dataplane, LoaderError> {
     pins::prepare(&options.bpf_root)?;
-    let programs = object::load(&options.bpf_root, options.capacity)?;
+    let mut programs = object::open(&options.bpf_root, options.capacity)?;
     let mut wanted = Vec::new();
     if let Some(cgroup) = &options.cgroup {
-        attach_sockets(options, cgroup, &programs, &mut wanted)?;
+        attach_sockets(options, cgroup, &mut programs, &mut wanted)?;
     }
     for device in &options.devices {
-        attach_device(options, device, &programs, &mut wanted)?;
+        attach_device(options, device, &mut programs, &mut wanted)?;
     }
     let maps = KernelMaps::open(&options.bpf_root)?;
     pins::remove_links(&options.bpf_root, |pin| {
@@ -88,7 +88,7 @@ pub fn start(options: &Options) -> Result<Dataplane, LoaderError> {
 fn attach_sockets(
     options: &Options,
     cgroup: &Path,
-    programs: &object::Programs,
+    programs: &mut object::Programs,
     done: &mut Vec<Attachment>,
 ) -> Result<(), LoaderError> {
     let dir = File::open(cgroup).map_err(|source| LoaderError::Cgroup {
@@ -110,7 +110,7 @@ fn attach_sockets(
 fn attach_device(
     options: &Options,
     device: &str,
-    programs: &object::Programs,
+    programs: &mut object::Programs,
     done: &mut Vec<Attachment>,
 ) -> Result<(), LoaderError> {
     let target = attachment::Target::device(device)?;
@@ -130,6 +130,15 @@ fn attach_device(
         }
     }
     Ok(())
+}
+
+/// Has the kernel verify every program, and attaches none. Makes the maps, if they are missing.
+pub fn verify(bpf_root: &Path, capacity: Capacity) -> Result<(), LoaderError> {
+    pins::prepare(bpf_root)?;
+    let mut programs = object::open(bpf_root, capacity)?;
+    Hook::ALL
+        .iter()
+        .try_for_each(|hook| programs.of(*hook).map(drop))
 }
 
 /// What is attached under `bpf_root`, as the kernel tells; empty when nothing is.

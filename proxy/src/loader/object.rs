@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use aya::programs::{CgroupSockAddr, Program, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
@@ -13,25 +14,24 @@ use crate::maps::{Capacity, sys};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sluice.bpf.o"));
 
-/// The programs, loaded; they live as long as this or a link does.
+/// The programs; those that are loaded live as long as this or a link does.
 pub(super) struct Programs(Ebpf);
 
 impl Programs {
-    /// The program of a hook.
-    pub(super) fn of(&self, hook: Hook) -> Result<BorrowedFd<'_>, LoaderError> {
-        let program = hook.program();
-        let missing = || LoaderError::NoProgram { program };
-        let fd = self
-            .0
-            .program(program)
-            .and_then(|p| p.fd().ok())
-            .ok_or_else(missing)?;
-        Ok(fd.as_fd())
+    /// The program of a hook, loaded when it is first asked for.
+    pub(super) fn of(&mut self, hook: Hook) -> Result<BorrowedFd<'_>, LoaderError> {
+        let name = hook.program();
+        let missing = || LoaderError::NoProgram { program: name };
+        if self.0.program(name).ok_or_else(missing)?.fd().is_err() {
+            load_program(&mut self.0, name)?;
+        }
+        let program = self.0.program(name).and_then(|program| program.fd().ok());
+        Ok(program.ok_or_else(missing)?.as_fd())
     }
 }
 
-/// Loads all programs, over the maps pinned under `root`; makes and pins the maps that are missing.
-pub(super) fn load(root: &Path, capacity: Capacity) -> Result<Programs, LoaderError> {
+/// Opens the object over the maps pinned under `root`; makes and pins those that are missing.
+pub(super) fn open(root: &Path, capacity: Capacity) -> Result<Programs, LoaderError> {
     let dir = pins::maps_dir(root);
     prepare_names(&dir, capacity)?;
     let mut loader = EbpfLoader::new();
@@ -42,11 +42,10 @@ pub(super) fn load(root: &Path, capacity: Capacity) -> Result<Programs, LoaderEr
             loader.map_max_entries(name, entries);
         }
     }
-    let mut ebpf = loader.load(OBJECT).map_err(LoaderError::Object)?;
-    for hook in Hook::ALL {
-        load_program(&mut ebpf, hook.program())?;
-    }
-    Ok(Programs(ebpf))
+    loader
+        .load(OBJECT)
+        .map(Programs)
+        .map_err(LoaderError::Object)
 }
 
 /// The maps to pin, and their sizes where those are not the object's.
@@ -94,6 +93,7 @@ fn prepare_names(dir: &Path, capacity: Capacity) -> Result<(), LoaderError> {
 }
 
 fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), LoaderError> {
+    let begun = Instant::now();
     let missing = || LoaderError::NoProgram { program: name };
     let loaded = match ebpf.program_mut(name).ok_or_else(missing)? {
         Program::Xdp(program) => Xdp::load(program),
@@ -104,5 +104,16 @@ fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), LoaderError> 
     loaded.map_err(|source| LoaderError::Program {
         program: name,
         source,
-    })
+    })?;
+    log_load(ebpf, name, begun.elapsed());
+    Ok(())
+}
+
+/// What the verifier had to do says early when a program grows out of hand.
+fn log_load(ebpf: &Ebpf, name: &'static str, elapsed: Duration) {
+    let Some(info) = ebpf.program(name).and_then(|p| p.info().ok()) else {
+        return;
+    };
+    let (verified, bytes) = (info.verified_instruction_count(), info.size_translated());
+    tracing::debug!(program = name, ?verified, ?bytes, ?elapsed, "loaded");
 }

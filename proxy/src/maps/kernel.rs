@@ -506,6 +506,7 @@ fn flow_entry<A>(key: Tuple<A>, flow: Flow<A>, ip: impl Fn(A) -> IpAddr) -> Flow
             flags: flow.flags,
             state: flow.state,
             last_seen: flow.last_seen,
+            lifetime: flow.lifetime,
             created: flow.created,
             backend_id: flow.backend_id,
             service_id: flow.service_id,

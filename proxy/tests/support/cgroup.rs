@@ -26,7 +26,10 @@ pub struct Cgroup {
 impl Cgroup {
     pub fn new(what: &str) -> Self {
         let mut root = ROOT.lock().unwrap_or_else(|e| e.into_inner());
-        let root = root.get_or_insert_with(|| Root { path: enter_root(), users: 0 });
+        let root = root.get_or_insert_with(|| Root {
+            path: enter_root(),
+            users: 0,
+        });
         root.users += 1;
         let path = root.path.join(unique(what));
         fs::create_dir(&path).unwrap_or_else(|e| panic!("cannot make {}: {e}", path.display()));
@@ -46,10 +49,15 @@ impl Drop for Cgroup {
     fn drop(&mut self) {
         remove_when_empty(&self.path);
         let mut root = ROOT.lock().unwrap_or_else(|e| e.into_inner());
-        let Some(Root { path, users }) = root.as_mut() else { return };
+        let Some(Root { path, users }) = root.as_mut() else {
+            return;
+        };
         *users -= 1;
         if *users == 0 {
-            write(&mount().join("cgroup.procs"), &std::process::id().to_string());
+            write(
+                &mount().join("cgroup.procs"),
+                &std::process::id().to_string(),
+            );
             remove_when_empty(path);
             *root = None;
         }
@@ -86,5 +94,6 @@ fn mount() -> PathBuf {
 }
 
 fn write(path: &Path, text: &str) {
-    fs::write(path, text).unwrap_or_else(|e| panic!("cannot write {text} to {}: {e}", path.display()));
+    fs::write(path, text)
+        .unwrap_or_else(|e| panic!("cannot write {text} to {}: {e}", path.display()));
 }

@@ -28,9 +28,19 @@ pub fn serve(machine: &Machine, name: &'static str) {
 
 /// A socket of one family only, bound to `addr`.
 fn bind(addr: SocketAddr, kind: libc::c_int) -> std::os::fd::OwnedFd {
-    use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt};
-    let family = if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let kind = if kind == libc::SOCK_STREAM { SockType::Stream } else { SockType::Datagram };
+    use nix::sys::socket::{
+        self, AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt,
+    };
+    let family = if addr.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
+    let kind = if kind == libc::SOCK_STREAM {
+        SockType::Stream
+    } else {
+        SockType::Datagram
+    };
     let fd = socket::socket(family, kind, SockFlag::SOCK_CLOEXEC, None).expect("socket");
     setsockopt(&fd, sockopt::ReuseAddr, &true).expect("SO_REUSEADDR");
     if addr.is_ipv6() {
@@ -43,7 +53,8 @@ fn bind(addr: SocketAddr, kind: libc::c_int) -> std::os::fd::OwnedFd {
 
 fn listener(addr: SocketAddr) -> TcpListener {
     let fd = bind(addr, libc::SOCK_STREAM);
-    nix::sys::socket::listen(&fd, nix::sys::socket::Backlog::new(64).expect("backlog")).expect("listen");
+    nix::sys::socket::listen(&fd, nix::sys::socket::Backlog::new(64).expect("backlog"))
+        .expect("listen");
     TcpListener::from(fd)
 }
 
@@ -79,8 +90,13 @@ pub struct Answer {
 
 fn parse(bytes: &[u8]) -> Answer {
     let text = String::from_utf8_lossy(bytes).into_owned();
-    let (server, seen) = text.split_once(' ').unwrap_or_else(|| panic!("answer {text:?}"));
-    Answer { server: server.to_owned(), seen: seen.parse().unwrap_or_else(|e| panic!("{seen}: {e}")) }
+    let (server, seen) = text
+        .split_once(' ')
+        .unwrap_or_else(|| panic!("answer {text:?}"));
+    Answer {
+        server: server.to_owned(),
+        seen: seen.parse().unwrap_or_else(|e| panic!("{seen}: {e}")),
+    }
 }
 
 /// A TCP connection that stays open.
@@ -116,7 +132,9 @@ pub fn ask_udp(to: SocketAddr) -> io::Result<(Answer, SocketAddr)> {
 
 /// A UDP socket of the family of `to`.
 pub fn udp_socket(to: SocketAddr) -> io::Result<UdpSocket> {
-    let any: IpAddr = if to.is_ipv4() { "0.0.0.0" } else { "::" }.parse().expect("an address");
+    let any: IpAddr = if to.is_ipv4() { "0.0.0.0" } else { "::" }
+        .parse()
+        .expect("an address");
     let socket = UdpSocket::bind((any, 0))?;
     socket.set_read_timeout(Some(PATIENCE))?;
     Ok(socket)
@@ -147,14 +165,21 @@ pub fn ping(to: IpAddr) -> io::Result<()> {
     let (id, sequence) = (*b"sl", *b"ui");
     let mut message = [request, 0, 0, 0, id[0], id[1], sequence[0], sequence[1]];
     // The kernel computes ICMPv6's checksum, whose pseudo-header it alone knows.
-    let sum: u32 = message.chunks(2).map(|c| u32::from(u16::from_be_bytes([c[0], c[1]]))).sum();
+    let sum: u32 = message
+        .chunks(2)
+        .map(|c| u32::from(u16::from_be_bytes([c[0], c[1]])))
+        .sum();
     message[2..4].copy_from_slice(&(!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes());
     socket.send_to(&message, SocketAddr::new(to, 0))?;
     loop {
         let mut packet = [0; 256];
         let (n, _) = socket.recv_from(&mut packet)?;
         // Raw IPv4 sockets give the network header too.
-        let icmp = if to.is_ipv4() { &packet[20..n] } else { &packet[..n] };
+        let icmp = if to.is_ipv4() {
+            &packet[20..n]
+        } else {
+            &packet[..n]
+        };
         if icmp[0] == reply && icmp[4..8] == [id[0], id[1], sequence[0], sequence[1]] {
             return Ok(());
         }

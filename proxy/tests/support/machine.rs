@@ -18,18 +18,29 @@ impl Machine {
         let netns = std::thread::spawn(|| {
             // SAFETY: takes an integer; only this thread leaves its namespace.
             let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
-            assert_eq!(result, 0, "this test needs root: unshare: {}", std::io::Error::last_os_error());
+            assert_eq!(
+                result,
+                0,
+                "this test needs root: unshare: {}",
+                std::io::Error::last_os_error()
+            );
             File::open("/proc/thread-self/ns/net").expect("own namespace")
         });
-        let machine =
-            Self { name: name.to_owned(), netns: netns.join().expect("namespace"), cgroup: None };
+        let machine = Self {
+            name: name.to_owned(),
+            netns: netns.join().expect("namespace"),
+            cgroup: None,
+        };
         machine.ip("link set lo up");
         machine
     }
 
     /// With a cgroup that its threads run in.
     pub fn with_cgroup(name: &str) -> Self {
-        Self { cgroup: Some(Cgroup::new(name)), ..Self::new(name) }
+        Self {
+            cgroup: Some(Cgroup::new(name)),
+            ..Self::new(name)
+        }
     }
 
     /// Its cgroup's directory.
@@ -64,26 +75,40 @@ impl Machine {
 
     /// Runs a program.
     pub fn command(&self, program: &str, arguments: &str) {
-        let output = self.run(|| Command::new(program).args(arguments.split_whitespace()).output());
+        let output = self.run(|| {
+            Command::new(program)
+                .args(arguments.split_whitespace())
+                .output()
+        });
         let output = output.unwrap_or_else(|e| panic!("cannot run {program}: {e}"));
         let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{}: {program} {arguments}: {errors}", self.name);
+        assert!(
+            output.status.success(),
+            "{}: {program} {arguments}: {errors}",
+            self.name
+        );
     }
 
     /// Writes a file under /proc/sys/net, which belongs to the namespace of who writes.
     pub fn sysctl(&self, name: &str, value: &str) {
         let path = format!("/proc/sys/net/{name}");
-        self.run(|| fs::write(&path, value)).unwrap_or_else(|e| panic!("{path}: {e}"));
+        self.run(|| fs::write(&path, value))
+            .unwrap_or_else(|e| panic!("{path}: {e}"));
     }
 
     /// The link address of one of its interfaces.
     pub fn link_address(&self, interface: &str) -> String {
         let output = self.run(|| {
-            Command::new("ip").args(["-o", "link", "show", interface]).output().expect("ip")
+            Command::new("ip")
+                .args(["-o", "link", "show", interface])
+                .output()
+                .expect("ip")
         });
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let mut words = text.split_whitespace();
-        words.find(|word| *word == "link/ether").expect("an Ethernet interface");
+        words
+            .find(|word| *word == "link/ether")
+            .expect("an Ethernet interface");
         words.next().expect("a link address").to_owned()
     }
 
@@ -92,7 +117,9 @@ impl Machine {
         use std::os::fd::AsRawFd;
         // `ip` takes a namespace as a file of this process, by the descriptor's number.
         let path = format!("/proc/{}/fd/{}", std::process::id(), peer.netns.as_raw_fd());
-        self.ip(&format!("link add {name} type veth peer name {peer_name} netns {path}"));
+        self.ip(&format!(
+            "link add {name} type veth peer name {peer_name} netns {path}"
+        ));
         self.ip(&format!("link set {name} up"));
         peer.ip(&format!("link set {peer_name} up"));
     }

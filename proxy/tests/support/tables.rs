@@ -24,7 +24,13 @@ pub struct Service {
 
 impl Service {
     pub fn new(id: u32, protocol: Protocol) -> Self {
-        Self { id, frontends: Vec::new(), protocol, affinity_millis: 0, backends: Vec::new() }
+        Self {
+            id,
+            frontends: Vec::new(),
+            protocol,
+            affinity_millis: 0,
+            backends: Vec::new(),
+        }
     }
 
     pub fn frontend(mut self, ip: IpAddr, port: u16, flags: u32) -> Self {
@@ -43,15 +49,31 @@ impl Service {
     }
 
     pub fn write(&self, maps: &mut KernelMaps) {
-        let ids: Vec<u32> = (0..self.backends.len()).map(|i| self.backend_id(i)).collect();
+        let ids: Vec<u32> = (0..self.backends.len())
+            .map(|i| self.backend_id(i))
+            .collect();
         for (id, (addr, local)) in ids.iter().zip(&self.backends) {
-            maps.put_backend(*id, &self.record(*addr, *local)).expect("backend");
+            maps.put_backend(*id, &self.record(*addr, *local))
+                .expect("backend");
         }
-        let internal = Range { offset: 16 * self.id, len: ids.len() as u32 };
-        maps.write_range(Pool::Slots, internal.offset, &ids).expect("slots");
-        let external = Range { offset: MAGLEV * self.id, len: if ids.is_empty() { 0 } else { MAGLEV } };
-        let table: Vec<u32> = ids.iter().copied().cycle().take(external.len as usize).collect();
-        maps.write_range(Pool::Maglev, external.offset, &table).expect("maglev");
+        let internal = Range {
+            offset: 16 * self.id,
+            len: ids.len() as u32,
+        };
+        maps.write_range(Pool::Slots, internal.offset, &ids)
+            .expect("slots");
+        let external = Range {
+            offset: MAGLEV * self.id,
+            len: if ids.is_empty() { 0 } else { MAGLEV },
+        };
+        let table: Vec<u32> = ids
+            .iter()
+            .copied()
+            .cycle()
+            .take(external.len as usize)
+            .collect();
+        maps.write_range(Pool::Maglev, external.offset, &table)
+            .expect("maglev");
         for (ip, port, flags) in &self.frontends {
             let value = Frontend {
                 service_id: self.id,
@@ -61,7 +83,8 @@ impl Service {
                 internal,
                 external,
             };
-            maps.put_frontend(&FrontendKey::new(*ip, *port, self.protocol), &value).expect("frontend");
+            maps.put_frontend(&FrontendKey::new(*ip, *port, self.protocol), &value)
+                .expect("frontend");
         }
     }
 
@@ -71,7 +94,11 @@ impl Service {
             addr: addr.ip().into(),
             service_id: self.id,
             port: Be16::new(addr.port()),
-            flags: if local { flags | backend_flags::LOCAL } else { flags },
+            flags: if local {
+                flags | backend_flags::LOCAL
+            } else {
+                flags
+            },
             reserved: [0; 2],
         }
     }
@@ -81,7 +108,8 @@ impl Service {
         let (addr, local) = self.backends[index];
         let record = self.record(addr, local);
         let flags = record.flags & backend_flags::LOCAL;
-        maps.put_backend(self.backend_id(index), &Backend { flags, ..record }).expect("backend");
+        maps.put_backend(self.backend_id(index), &Backend { flags, ..record })
+            .expect("backend");
     }
 }
 
@@ -110,7 +138,8 @@ pub fn configure(node: &Node, maps: &mut KernelMaps) {
     let inside = cidr_flags::NO_MASQUERADE_DESTINATION;
     for network in ["10.244.0.0/16", "fd00:10:244::/56"] {
         let flags = inside | cidr_flags::MASQUERADE_SOURCE;
-        maps.put_cidr(network.parse().expect("network"), flags).expect("cidr");
+        maps.put_cidr(network.parse().expect("network"), flags)
+            .expect("cidr");
     }
     for number in [1, 2] {
         for family in FAMILIES {
@@ -118,7 +147,8 @@ pub fn configure(node: &Node, maps: &mut KernelMaps) {
                 Family::V4 => format!("198.18.0.{}/32", 10 + number),
                 Family::V6 => format!("fd00:198:18::1{number}/128"),
             };
-            maps.put_cidr(ip.parse().expect("network"), inside).expect("cidr");
+            maps.put_cidr(ip.parse().expect("network"), inside)
+                .expect("cidr");
         }
     }
 }

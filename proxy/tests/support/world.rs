@@ -90,11 +90,20 @@ impl Node {
 
     fn new(number: u8) -> Self {
         let machine = Machine::with_cgroup(&format!("node{number}"));
-        for name in ["ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv6/conf/default/forwarding"] {
+        for name in [
+            "ipv4/ip_forward",
+            "ipv6/conf/all/forwarding",
+            "ipv6/conf/default/forwarding",
+        ] {
             machine.sysctl(name, "1");
         }
         let pod = Machine::new(&format!("pod{number}"));
-        Self { machine, pod, number, pins: Pins::new(&format!("node{number}")) }
+        Self {
+            machine,
+            pod,
+            number,
+            pins: Pins::new(&format!("node{number}")),
+        }
     }
 
     /// Links the pod: its own addresses alone, and everything by way of the node.
@@ -107,10 +116,17 @@ impl Node {
                 Family::V6 => ("fe80::1", 128),
             };
             let ip = self.pod_ip(family);
-            self.pod.ip(&format!("address add {ip}/{length} dev eth0{}", nodad(family)));
-            self.pod.ip(&format!("neighbour replace {via} lladdr {gateway} dev eth0 nud permanent"));
-            self.pod.ip(&format!("route add default via {via} dev eth0 onlink"));
-            self.machine.ip(&format!("route add {ip}/{length} dev pod0"));
+            self.pod.ip(&format!(
+                "address add {ip}/{length} dev eth0{}",
+                nodad(family)
+            ));
+            self.pod.ip(&format!(
+                "neighbour replace {via} lladdr {gateway} dev eth0 nud permanent"
+            ));
+            self.pod
+                .ip(&format!("route add default via {via} dev eth0 onlink"));
+            self.machine
+                .ip(&format!("route add {ip}/{length} dev pod0"));
         }
     }
 
@@ -118,7 +134,8 @@ impl Node {
         for family in FAMILIES {
             let length = if family == Family::V4 { 32 } else { 128 };
             let (pod, node) = (other.pod_ip(family), other.ip(family));
-            self.machine.ip(&format!("route add {pod}/{length} via {node}"));
+            self.machine
+                .ip(&format!("route add {pod}/{length} via {node}"));
         }
     }
 }
@@ -172,7 +189,10 @@ impl World {
             self.ports.push(pin);
             for (family, ip) in addresses {
                 let length = if family == Family::V4 { 24 } else { 64 };
-                machine.ip(&format!("address add {ip}/{length} dev eth0{}", nodad(family)));
+                machine.ip(&format!(
+                    "address add {ip}/{length} dev eth0{}",
+                    nodad(family)
+                ));
             }
         }
     }
