@@ -130,6 +130,13 @@ pub fn by_kind(group: &str, version: &str, kind: &str) -> Option<&'static Kind> 
         .find(|k| (k.group, k.version, k.kind) == (group, version, kind))
 }
 
+/// The kind of a subresource's object, where it is not the resource's own.
+pub fn of_part(part: &Subresource) -> Option<&'static Kind> {
+    [&BINDING, &EVICTION, &SCALE, &TOKEN_REQUEST]
+        .into_iter()
+        .find(|k| (k.group, k.version, k.kind) == (part.group, part.version, part.kind))
+}
+
 /// Group versions that are served, core group first, each once.
 pub fn group_versions() -> Vec<(&'static str, &'static str)> {
     let mut seen = Vec::new();
@@ -334,6 +341,13 @@ pub static SERVICE_ACCOUNT: Kind = Kind {
     plural: "serviceaccounts",
     singular: "serviceaccount",
     short_names: &["sa"],
+    subresources: &[Subresource {
+        name: "token",
+        group: "authentication.k8s.io",
+        version: "v1",
+        kind: "TokenRequest",
+        verbs: &["create"],
+    }],
     schema: "io.k8s.api.core.v1.ServiceAccount",
     storage: ("", "serviceaccounts"),
     storage_version_hash: "pbx9ZvyFpBE=",
@@ -450,6 +464,17 @@ pub static SCALE: Kind = Kind {
     singular: "scale",
     verbs: PART_VERBS,
     schema: "io.k8s.api.autoscaling.v1.Scale",
+    ..CORE
+};
+
+/// authentication.k8s.io/v1 TokenRequest: what is posted to `serviceaccounts/NAME/token`; never stored.
+pub static TOKEN_REQUEST: Kind = Kind {
+    group: "authentication.k8s.io",
+    kind: "TokenRequest",
+    plural: "tokenrequests",
+    singular: "tokenrequest",
+    verbs: &["create"],
+    schema: "io.k8s.api.authentication.v1.TokenRequest",
     ..CORE
 };
 

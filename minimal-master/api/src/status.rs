@@ -257,18 +257,13 @@ impl ApiError {
         })
     }
 
-    /// 422 for a JSON patch that does not fit the object.
+    /// 422 for a patch that does not fit the object. kubectl prints the message only where there are no causes.
     pub fn unprocessable(cause: impl std::fmt::Display) -> Self {
-        Self::new(
-            422,
-            "Invalid",
-            "the server rejected our request due to an error in our request",
-        )
-        .with_cause(Cause {
-            reason: "UnexpectedServerResponse".to_owned(),
-            message: cause.to_string(),
-            field: String::new(),
-        })
+        let message =
+            format!("the server rejected our request due to an error in our request: {cause}");
+        let mut error = Self::new(422, "Invalid", message);
+        error.details = Some(Box::default());
+        error
     }
 
     /// The Status object.

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::schemas::{list_name, reference};
 use crate::Kind;
-use crate::kinds::{BINDING, EVICTION, SCALE, Subresource};
+use crate::kinds::{self, Subresource};
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const PATCH_TYPES: [&str; 3] = [
@@ -192,9 +192,7 @@ impl<'a> Operation<'a> {
 
     /// Subresources may have objects of their own.
     pub fn with_object(self, part: &'a Subresource) -> Self {
-        let own = [&BINDING, &EVICTION, &SCALE]
-            .into_iter()
-            .find(|kind| kind.kind == part.kind);
+        let own = kinds::of_part(part);
         Operation {
             schema: own.map_or(self.kind.schema, |kind| kind.schema),
             object: (part.group, part.version, part.kind),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use crate::Kind;
-use crate::kinds::{BINDING, DELETE_OPTIONS, EVICTION, SCALE, STATUS, all};
+use crate::kinds::{DELETE_OPTIONS, STATUS, all, of_part};
 use crate::schema::extensions;
 use crate::schema::types::DEFINITIONS;
 
@@ -45,12 +45,7 @@ fn reachable(kinds: &[&Kind]) -> BTreeSet<String> {
     let mut seen = BTreeSet::new();
     let mut waiting: Vec<String> = kinds.iter().map(|kind| kind.schema.to_owned()).collect();
     let parts = kinds.iter().flat_map(|kind| kind.subresources);
-    for part in parts {
-        let known = [&BINDING, &EVICTION, &SCALE]
-            .into_iter()
-            .find(|kind| kind.kind == part.kind);
-        waiting.extend(known.map(|kind| kind.schema.to_owned()));
-    }
+    waiting.extend(parts.filter_map(of_part).map(|kind| kind.schema.to_owned()));
     waiting.extend(["DeleteOptions", "ListMeta", "Status"].map(|name| format!("{META}.{name}")));
     while let Some(name) = waiting.pop() {
         if let Some(definition) = DEFINITIONS.get(&name)
@@ -110,12 +105,16 @@ fn schema(name: &str, definition: &Value) -> Value {
 }
 
 fn kind_of(name: &str) -> Option<&'static Kind> {
-    let unstored = [&BINDING, &DELETE_OPTIONS, &EVICTION, &SCALE, &STATUS];
-    all()
+    let parts = all()
+        .iter()
+        .flat_map(|kind| kind.subresources)
+        .filter_map(of_part);
+    let mut kinds = all()
         .iter()
         .copied()
-        .chain(unstored)
-        .find(|kind| kind.schema == name)
+        .chain(parts)
+        .chain([&DELETE_OPTIONS, &STATUS]);
+    kinds.find(|kind| kind.schema == name)
 }
 
 /// Values of several types, which schemas of Rust's types mark by an extension.

@@ -110,6 +110,7 @@ const fn by_key(keys: &'static [&'static str]) -> FieldExtension {
 }
 
 const ATOMIC_LISTS: &[(&str, &[&str])] = &[
+    ("authentication.v1.TokenRequestSpec", &["audiences"]),
     ("core.v1.Capabilities", &["add", "drop"]),
     ("core.v1.CephFSVolumeSource", &["monitors"]),
     ("core.v1.ConfigMapProjection", &["items"]),

@@ -6,7 +6,9 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use k8s_openapi::api::{apps, autoscaling, coordination, core, discovery, events, policy};
+use k8s_openapi::api::{
+    apps, authentication, autoscaling, coordination, core, discovery, events, policy,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
@@ -208,6 +210,7 @@ fn add_core(generator: &mut SchemaGenerator) {
 fn add_groups(generator: &mut SchemaGenerator) {
     generator.subschema_for::<apps::v1::Deployment>();
     generator.subschema_for::<apps::v1::ReplicaSet>();
+    generator.subschema_for::<authentication::v1::TokenRequest>();
     generator.subschema_for::<autoscaling::v1::Scale>();
     generator.subschema_for::<coordination::v1::Lease>();
     generator.subschema_for::<discovery::v1::EndpointSlice>();
