@@ -67,7 +67,7 @@ fn sizes(capacity: Capacity) -> [(&'static str, Option<u32>); 17] {
         (names::SOURCE_RANGES_V6, Some(capacity.source_ranges)),
         (names::DROPS, None),
         (names::SERVICE_COUNTERS, Some(capacity.services)),
-        (names::BACKEND_COUNTERS, Some(capacity.backends)),
+        (names::BACKEND_COUNTERS, Some(capacity.counted_backends)),
     ]
 }
 

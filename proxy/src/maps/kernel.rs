@@ -255,6 +255,7 @@ impl Tables for KernelMaps {
             frontends: self.frontends_v4.capacity.min(self.frontends_v6.capacity),
             services: self.service_counters.capacity,
             backends: self.backends.map.capacity,
+            counted_backends: self.backend_counters.capacity,
             slots: self.slots.map.capacity,
             maglev: self.maglev.map.capacity,
             flows: self.flows_v4.capacity,
@@ -400,6 +401,9 @@ impl Tables for KernelMaps {
     }
 
     fn reset_backend_counter(&mut self, backend_id: u32) -> Result<(), MapError> {
+        if backend_id >= self.backend_counters.capacity {
+            return Ok(());
+        }
         self.reset_counters(&self.backend_counters, backend_id)
     }
 
@@ -448,6 +452,9 @@ impl Observe for KernelMaps {
     }
 
     fn backend_counter(&self, backend_id: u32) -> Result<ServiceCounter, MapError> {
+        if backend_id >= self.backend_counters.capacity {
+            return Ok(ServiceCounter::default());
+        }
         self.sum_counters(&self.backend_counters, backend_id)
     }
 

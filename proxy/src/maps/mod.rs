@@ -48,6 +48,9 @@ pub struct Capacity {
     pub services: u32,
     /// Backends (ids below this number).
     pub backends: u32,
+    /// Backends whose traffic is counted one by one (ids below this number; the lowest are used
+    /// first). Counters are per CPU, so each costs 32 bytes a CPU.
+    pub counted_backends: u32,
     /// Entries of the shared array that internal ranges lie in.
     pub slots: u32,
     /// Entries of the shared array that external ranges lie in.
@@ -70,17 +73,18 @@ impl Default for Capacity {
 }
 
 impl Capacity {
-    /// Sizes for a node with `bytes` of memory. At 4 GiB: 64 Ki frontends, 256 Ki backends and flows.
-    /// Tables that only the agent fills take memory for what is in use; LRU tables and arrays take
-    /// theirs at once, some 2% of the node's memory.
+    /// Sizes for a node with `bytes` of memory: at 4 GiB some 110 MB in all, at 8 GiB and above twice
+    /// that, which holds 250,000 endpoints and half a million flow entries per family. Frontends,
+    /// prefixes and names take memory for what is in use; the other tables theirs at once.
     pub fn for_memory(bytes: u64) -> Self {
-        let gib4 = (bytes as f64 / (4u64 << 30) as f64).clamp(0.125, 8.0);
-        let scale = |n: u32| ((f64::from(n) * gib4) as u32).next_power_of_two();
+        let of_4gib = (bytes as f64 / (4u64 << 30) as f64).clamp(0.125, 2.0);
+        let scale = |n: u32| ((f64::from(n) * of_4gib) as u32).next_power_of_two();
         Self {
-            frontends: scale(1 << 16).max(1 << 16),
-            services: scale(1 << 16).max(1 << 16),
+            frontends: scale(1 << 17).max(1 << 16),
+            services: 1 << 16,
             backends: scale(1 << 18).max(1 << 17),
-            slots: scale(1 << 20),
+            counted_backends: scale(1 << 16).max(1 << 14),
+            slots: scale(1 << 20).max(1 << 18),
             maglev: scale(1 << 21),
             flows: scale(1 << 18),
             affinity: scale(1 << 16),
@@ -179,7 +183,7 @@ pub trait Observe {
     fn drops(&self) -> Result<Vec<(DropReason, Counter)>, MapError>;
     /// A service's counters, summed over the CPUs.
     fn service_counter(&self, service_id: u32) -> Result<ServiceCounter, MapError>;
-    /// A backend's counters, summed over the CPUs.
+    /// A backend's counters, summed over the CPUs; zero for one that is not counted by itself.
     fn backend_counter(&self, backend_id: u32) -> Result<ServiceCounter, MapError>;
     /// All flow entries of both families.
     fn flows(&self) -> Result<Vec<FlowEntry>, MapError>;

@@ -56,6 +56,7 @@ pub fn capacity() -> Capacity {
         frontends: 1024,
         services: 256,
         backends: 1024,
+        counted_backends: 1024,
         slots: 4096,
         maglev: 16384,
         flows: 8192,
