@@ -127,12 +127,16 @@ async fn metrics(State(app): State<Arc<App>>) -> Response {
 async fn resource(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
     let started = Instant::now();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let user = request
+        .extensions()
+        .get::<User>()
+        .map(|user| user.name.clone());
     app.metrics.in_flight.inc();
     let (labels, answer) = answer(&app, request).await;
     app.metrics.in_flight.dec();
     let answer = answer.unwrap_or_else(|error| respond::error(&error));
     let (code, elapsed) = (answer.status().as_u16(), started.elapsed());
-    tracing::debug!(%method, path, code, ?elapsed, "request");
+    tracing::debug!(%method, path, user, code, ?elapsed, "request");
     if let Some(labels) = labels {
         app.metrics.observe(labels, code, elapsed);
     }
@@ -159,15 +163,9 @@ async fn answer(
         resource: target.kind.plural,
         subresource: target.subresource.clone(),
     };
-    let user = request
-        .extensions()
-        .get::<User>()
-        .cloned()
-        .unwrap_or_default();
     let headers = request.headers().clone();
     let call = Call {
         app: app.clone(),
-        user,
         target,
         query,
         headers,

@@ -12,10 +12,11 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::{Extension, http};
 use serde_json::{Value, json};
-use sluice_api::{ApiError, kinds, schema};
+use sluice_api::{ApiError, kinds};
 
 use crate::app::App;
 use crate::authn::{Identity, User};
+use crate::body;
 use crate::front::{Failure, Param};
 use crate::object;
 use crate::respond;
@@ -49,14 +50,14 @@ pub(crate) async fn authorization(
     review: Param,
     Extension(user): Extension<User>,
     headers: HeaderMap,
-    body: Bytes,
+    text: Bytes,
 ) -> Result<Response, Failure> {
     let mut review = read(
         &review.0,
         "authorization.k8s.io/v1",
         &AUTHORIZATION_KINDS,
         &headers,
-        &body,
+        &text,
     )?;
     let authenticated = |groups: &Value| {
         object::strings(groups)
@@ -94,14 +95,14 @@ pub(crate) async fn authentication(
     review: Param,
     Extension(user): Extension<User>,
     headers: HeaderMap,
-    body: Bytes,
+    text: Bytes,
 ) -> Result<Response, Failure> {
     let mut review = read(
         &review.0,
         "authentication.k8s.io/v1",
         &AUTHENTICATION_KINDS,
         &headers,
-        &body,
+        &text,
     )?;
     review["status"] = match review["kind"].as_str() {
         Some("TokenReview") => {
@@ -157,7 +158,7 @@ fn read(
     let content_type = headers
         .get(::http::header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok());
-    let mut review = schema::parse(body, content_type)?.value;
+    let mut review = body::parse(body, content_type)?;
     if !review.is_object() {
         return Err(ApiError::bad_request(format!("the body is not a {kind}")));
     }

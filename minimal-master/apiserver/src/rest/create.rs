@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use rand::Rng;
 use serde_json::{Value, json};
-use sluice_api::{ApiError, Kind, convert, defaults, prepare, schema, validate};
+use sluice_api::{ApiError, Kind, convert, defaults, prepare, validate};
 use sluice_store::Expect;
 use uuid::Uuid;
 
@@ -12,6 +12,7 @@ use super::Call;
 use super::registry::{self, At, Written};
 use crate::admission;
 use crate::app::App;
+use crate::body;
 use crate::codec;
 use crate::object::{self, meta_mut};
 use crate::respond::{self, Answer};
@@ -29,7 +30,7 @@ pub(super) async fn create(call: &Call, body: Bytes) -> Result<Answer, ApiError>
     let dry_run = call.query.dry_run()?;
     let kind = call.target.kind;
     let mode = call.field_validation()?;
-    let (object, warnings) = schema::read(kind, &body, call.content_type(), mode)?;
+    let (object, warnings) = body::read(kind, &body, call.content_type(), mode)?;
     let made = call
         .app
         .create(kind, &call.target.namespace, object, dry_run)

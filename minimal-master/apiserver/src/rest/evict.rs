@@ -3,16 +3,17 @@
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
-use sluice_api::{ApiError, kinds, schema};
+use sluice_api::{ApiError, kinds};
 
 use super::Call;
 use super::options::DeleteOptions;
 use super::update::place;
+use crate::body;
 use crate::respond::{self, Answer};
 
 pub(super) async fn evict(call: &Call, body: Bytes) -> Result<Answer, ApiError> {
     let mode = call.field_validation()?;
-    let (mut eviction, _) = schema::read(&kinds::EVICTION, &body, call.content_type(), mode)?;
+    let (mut eviction, _) = body::read(&kinds::EVICTION, &body, call.content_type(), mode)?;
     place(call.at(), &mut eviction)?;
     let options = match &eviction["deleteOptions"] {
         Value::Null => Bytes::new(),

@@ -3,18 +3,19 @@
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::Value;
-use sluice_api::{ApiError, schema};
+use sluice_api::ApiError;
 
 use super::Call;
 use super::registry::Part;
 use super::update::place;
+use crate::body;
 use crate::object;
 use crate::respond::Answer;
 
 pub(super) async fn finalize(call: &Call, body: Bytes) -> Result<Answer, ApiError> {
     let view = call.view()?;
     let dry_run = call.query.dry_run()?;
-    let (mut wanted, _) = schema::read(
+    let (mut wanted, _) = body::read(
         call.target.kind,
         &body,
         call.content_type(),

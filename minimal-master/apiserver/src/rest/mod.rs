@@ -29,7 +29,6 @@ pub(crate) use registry::{At, Part};
 
 use crate::accept;
 use crate::app::App;
-use crate::authn::User;
 use crate::query::Query;
 use crate::respond::{Answer, View};
 use crate::target::Target;
@@ -37,7 +36,6 @@ use crate::target::Target;
 /// An authenticated request on a resource.
 pub(crate) struct Call {
     pub(crate) app: Arc<App>,
-    pub(crate) user: User,
     pub(crate) target: Target,
     pub(crate) query: Query,
     pub(crate) headers: HeaderMap,

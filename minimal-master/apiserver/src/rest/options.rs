@@ -4,6 +4,7 @@ use serde_json::Value;
 use sluice_api::schema::{self, FieldValidation};
 use sluice_api::{ApiError, kinds};
 
+use crate::body;
 use crate::query::Query;
 
 /// What happens to the objects that an object owns.
@@ -42,7 +43,7 @@ impl DeleteOptions {
         if body.iter().all(u8::is_ascii_whitespace) {
             return Ok(options);
         }
-        let mut body = schema::parse(body, content_type)?.value;
+        let mut body = body::parse(body, content_type)?;
         schema::decode(&kinds::DELETE_OPTIONS, &mut body, FieldValidation::Ignore)?;
         options.add(&body)?;
         Ok(options)

@@ -9,6 +9,7 @@ use super::Call;
 use super::patch::Patch;
 use super::registry::Part;
 use super::update::place;
+use crate::body;
 use crate::respond::{self, Answer, damaged};
 
 pub(super) async fn get(call: &Call) -> Result<Answer, ApiError> {
@@ -21,7 +22,7 @@ pub(super) async fn get(call: &Call) -> Result<Answer, ApiError> {
 
 pub(super) async fn update(call: &Call, body: Bytes) -> Result<Answer, ApiError> {
     let mode = call.field_validation()?;
-    let (mut scale, warnings) = schema::read(&kinds::SCALE, &body, call.content_type(), mode)?;
+    let (mut scale, warnings) = body::read(&kinds::SCALE, &body, call.content_type(), mode)?;
     place(call.at(), &mut scale)?;
     let mut answer = write(call, |_| Ok(scale.clone())).await?;
     respond::warn(&mut answer, &warnings);

@@ -4,11 +4,12 @@ use bytes::Bytes;
 use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use sluice_api::{ApiError, kinds, schema};
+use sluice_api::{ApiError, kinds};
 
 use super::Call;
 use super::registry::At;
 use crate::authn::{Claims, ISSUER, Reference};
+use crate::body;
 use crate::object;
 use crate::respond::{self, Answer};
 
@@ -21,7 +22,7 @@ pub(super) async fn create(call: &Call, body: Bytes) -> Result<Answer, ApiError>
     let account = call.app.existing(at).await?;
     let request = match body.is_empty() {
         true => json!({}),
-        false => schema::parse(&body, call.content_type())?.value,
+        false => body::parse(&body, call.content_type())?,
     };
     let spec = &request["spec"];
     let seconds = spec["expirationSeconds"]

@@ -3,11 +3,12 @@
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
-use sluice_api::{ApiError, convert, defaults, schema};
+use sluice_api::{ApiError, convert, defaults};
 
 use super::Call;
 use super::create::match_namespace;
 use super::registry::{self, At, Part};
+use crate::body;
 use crate::object::{self, meta_mut};
 use crate::respond::{self, Answer};
 
@@ -19,7 +20,7 @@ pub(super) async fn update(call: &Call, body: Bytes, part: Part) -> Result<Answe
     let dry_run = call.query.dry_run()?;
     let kind = call.target.kind;
     let (mut object, warnings) =
-        schema::read(kind, &body, call.content_type(), call.field_validation()?)?;
+        body::read(kind, &body, call.content_type(), call.field_validation()?)?;
     place(call.at(), &mut object)?;
     defaults::apply(kind, &mut object);
     let (code, text) = write(call, object, part, dry_run).await?;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
+use http_body_util::BodyExt;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
 use sluice_apiserver::{Config, Pki, Server};
@@ -130,17 +131,7 @@ impl Cluster {
         headers: &[(&str, &str)],
         body: impl Into<Vec<u8>>,
     ) -> (StatusCode, Value) {
-        let mut request = http::Request::builder().method(method).uri(path);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let body = kube::client::Body::from(body.into());
-        let answer = self.client.send(request.body(body).unwrap()).await.unwrap();
-        let code = answer.status();
-        let bytes = answer.into_body().collect_bytes().await.unwrap();
-        let value = serde_json::from_slice(&bytes)
-            .unwrap_or_else(|_| json!(String::from_utf8_lossy(&bytes)));
-        (code, value)
+        request(&self.client, method, path, headers, body.into()).await
     }
 
     pub async fn get(&self, path: &str) -> Value {
@@ -182,15 +173,25 @@ impl Cluster {
     }
 }
 
-trait CollectBytes {
-    async fn collect_bytes(self) -> Result<Vec<u8>, kube::Error>;
-}
-
-impl CollectBytes for kube::client::Body {
-    async fn collect_bytes(self) -> Result<Vec<u8>, kube::Error> {
-        use http_body_util::BodyExt;
-        Ok(BodyExt::collect(self).await?.to_bytes().to_vec())
+/// One request by any client; the answer's code and JSON, or its text.
+pub async fn request(
+    client: &kube::Client,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Vec<u8>,
+) -> (StatusCode, Value) {
+    let mut request = http::Request::builder().method(method).uri(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
     }
+    let body = kube::client::Body::from(body);
+    let answer = client.send(request.body(body).unwrap()).await.unwrap();
+    let code = answer.status();
+    let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+    let value =
+        serde_json::from_slice(&bytes).unwrap_or_else(|_| json!(String::from_utf8_lossy(&bytes)));
+    (code, value)
 }
 
 pub async fn client(directory: &Path, server: &str, user: &str) -> kube::Client {
@@ -202,9 +203,11 @@ pub async fn client(directory: &Path, server: &str, user: &str) -> kube::Client 
 pub async fn client_of(kubeconfig: &str) -> kube::Client {
     let kubeconfig = Kubeconfig::from_yaml(kubeconfig).unwrap();
     let options = KubeConfigOptions::default();
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options)
+    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &options)
         .await
         .unwrap();
+    // Failures are what tests look at.
+    config.default_retry = false;
     kube::Client::try_from(config).unwrap()
 }
 
@@ -237,3 +240,4 @@ pub fn node(name: &str) -> Value {
 pub const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 pub const PODS: &str = "/api/v1/namespaces/default/pods";
 pub const SERVICES: &str = "/api/v1/namespaces/default/services";
+pub const JSON: &[(&str, &str)] = &[("content-type", "application/json")];
