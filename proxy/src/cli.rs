@@ -238,11 +238,32 @@ fn start_dataplane(
         xdp_mode: config.xdp_mode,
         capacity: Capacity::for_memory(loader::memory_bytes()?),
     };
-    let dataplane = loader::start(&options)?;
+    let dataplane = loader::start(&options).map_err(in_one_line)?;
     for attachment in &dataplane.attachments {
         info!(?attachment, "attached");
     }
     Ok(dataplane)
+}
+
+/// A program that is refused comes with the verifier's whole log: for the log, not for the last line.
+fn in_one_line(error: loader::LoaderError) -> anyhow::Error {
+    use aya::programs::ProgramError::LoadError;
+    match error {
+        loader::LoaderError::Program {
+            program,
+            source:
+                LoadError {
+                    io_error,
+                    verifier_log,
+                },
+        } => {
+            tracing::debug!(program, %verifier_log, "refused");
+            anyhow::Error::new(io_error).context(format!(
+                "the kernel does not accept program {program}; Linux 6.6 or later is needed (-v 4 shows the verifier's log)"
+            ))
+        }
+        other => other.into(),
+    }
 }
 
 /// The servers' sockets: bound before the machine is changed, so that a second agent ends at once.

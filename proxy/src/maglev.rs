@@ -14,8 +14,8 @@ use std::net::IpAddr;
 
 /// Table sizes: primes (the permutations need that), each about twice the one before. Beyond 819
 /// backends the last one serves, less evenly.
-const SIZES: [u32; 11] = [
-    1, 251, 509, 1021, 2039, 4093, 8191, 16_381, 32_749, 65_521, 131_071,
+const SIZES: [u32; 10] = [
+    1, 509, 1021, 2039, 4093, 8191, 16_381, 32_749, 65_521, 131_071,
 ];
 
 /// Entries per backend that a table has at least, while it can: shares differ by less than 1%, and a
