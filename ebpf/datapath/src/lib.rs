@@ -27,6 +27,3 @@ pub mod socket;
 pub mod tables;
 pub mod uplink;
 pub mod work;
-
-#[cfg(test)]
-mod testing;

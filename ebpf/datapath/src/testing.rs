@@ -1,1 +1,0 @@
-//! A packet that is a byte slice, and tables that are hash maps.
