@@ -37,6 +37,10 @@ use reconnect::Reconnect;
 /// Objects per page of a list: some megabytes while they are read.
 const PAGE_SIZE: u32 = 200;
 
+/// How long one watch request lasts, in seconds. Also how soon a connection that died without a word
+/// (a cut cable) is noticed; the next request goes on where the last one ended and lists nothing.
+const WATCH_SECONDS: u32 = 60;
+
 /// Something seen.
 #[derive(Debug)]
 pub enum Event {
@@ -65,7 +69,9 @@ pub enum Step<T> {
 pub fn start(client: &Client, node: &str) -> mpsc::Receiver<Event> {
     let (events, receiver) = mpsc::channel(4096);
     let unlabelled = format!("!{PROXY_NAME_LABEL},!{HEADLESS_LABEL}");
-    let config = watcher::Config::default().page_size(PAGE_SIZE);
+    let config = watcher::Config::default()
+        .page_size(PAGE_SIZE)
+        .timeout(WATCH_SECONDS);
 
     let services = namespaced::<core::Service>(client, config.clone().labels(&unlabelled));
     let services = services.map(|step| Event::Service(read(step, Service::from_api)));

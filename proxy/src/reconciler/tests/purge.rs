@@ -61,6 +61,7 @@ fn flow(protocol: u8, client_port: u16, backend_id: u32, backend: &str) -> [Flow
             flags,
             state: 0,
             last_seen: 0,
+            lifetime: 0,
             created: 0,
             backend_id,
             service_id: 1,
