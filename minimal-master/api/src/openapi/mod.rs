@@ -98,3 +98,16 @@ fn group_document(group: &str, version: &str) -> Value {
         "components": {"schemas": schemas::of_kinds(&kinds)},
     })
 }
+
+/// `/openapi/v2` as JSON: a document that describes nothing.
+///
+/// kubectl asks for version 2 when version 3 does not know a kind. With this answer it goes on and says that the server has
+/// no such kind; without one it says that it could not download a schema.
+pub const V2_JSON: &str =
+    r#"{"swagger":"2.0","info":{"title":"Kubernetes","version":"v1.36.0"},"paths":{}}"#;
+
+/// The same document as a protobuf message (`openapi.v2.Document` of gnostic), which is the form that kubectl asks for.
+pub const V2_PROTOBUF: &[u8] = b"\x0a\x032.0\x12\x15\x0a\x0aKubernetes\x12\x07v1.36.0";
+
+/// The media type of [`V2_PROTOBUF`], as `Accept` names it.
+pub const V2_PROTOBUF_TYPE: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
