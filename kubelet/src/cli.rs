@@ -15,7 +15,7 @@ use crate::cgroups::Cgroups;
 use crate::config::{self, FileConfig};
 use crate::cri::{GrpcRuntime, Runtime, socket_path};
 use crate::kubelet::{self, Options};
-use crate::node::{Identity, Machine, Settings};
+use crate::node::{Identity, LeaseSettings, Machine, Settings};
 use crate::pods::sandbox::NodeDns;
 use crate::{logs, quantity, tls};
 
@@ -116,7 +116,11 @@ async fn signals(stop: CancellationToken) {
     stop.cancel();
 }
 
-async fn prepare(args: Args) -> anyhow::Result<Options> {
+/// Checks everything that a kubelet needs and opens its listeners; only its own directories and cgroups are made.
+///
+/// # Errors
+/// What is missing or wrong.
+pub async fn prepare(args: Args) -> anyhow::Result<Options> {
     let file = read_config(args.config.as_deref())?;
     let client_config = client_config(&args.kubeconfig).await?;
     let runtime = runtime(
@@ -156,11 +160,7 @@ async fn prepare(args: Args) -> anyhow::Result<Options> {
     )?;
     create_directories(&args.root_dir)?;
     cgroups.create_classes(identity.allocatable().0)?;
-    let lease_seconds = file
-        .node_lease_duration_seconds
-        .unwrap_or(LEASE_SECONDS)
-        .max(1);
-    let quarter = Duration::from_secs(u64::from(lease_seconds.unsigned_abs())) / 4;
+    let lease = lease(&args, &file, &identity.name);
     let frequency = args
         .node_status_update_frequency
         .or(file.node_status_update_frequency);
@@ -180,8 +180,7 @@ async fn prepare(args: Args) -> anyhow::Result<Options> {
             frequency: frequency.unwrap_or(Duration::from_secs(10)),
             root_dir: args.root_dir.clone(),
         },
-        lease_seconds,
-        lease_interval: args.node_lease_renew_interval.unwrap_or(quarter),
+        lease,
         secure: (secure, tls),
         read_only,
         root_dir: args.root_dir,
@@ -206,7 +205,11 @@ async fn client_config(path: &Path) -> anyhow::Result<kube::Config> {
         .with_context(|| format!("{} is no kubeconfig", path.display()))?;
     let config =
         kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
-    config.with_context(|| format!("{} can't be used", path.display()))
+    let mut config = config.with_context(|| format!("{} can't be used", path.display()))?;
+    config.connect_timeout = Some(Duration::from_secs(5));
+    // Longer than the minute between two bookmarks of a watch: silence for that long is a dead connection.
+    config.read_timeout = Some(Duration::from_secs(90));
+    Ok(config)
 }
 
 async fn runtime(endpoint: Option<&String>) -> anyhow::Result<Arc<dyn Runtime>> {
@@ -340,6 +343,19 @@ fn identity(
         reserved: reserved(file)?,
         machine,
     })
+}
+
+fn lease(args: &Args, file: &FileConfig, node: &str) -> LeaseSettings {
+    let seconds = file
+        .node_lease_duration_seconds
+        .unwrap_or(LEASE_SECONDS)
+        .max(1);
+    let quarter = Duration::from_secs(u64::from(seconds.unsigned_abs())) / 4;
+    LeaseSettings {
+        node: node.to_owned(),
+        seconds,
+        interval: args.node_lease_renew_interval.unwrap_or(quarter),
+    }
 }
 
 fn labels(pairs: &[String]) -> anyhow::Result<BTreeMap<String, String>> {

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -47,10 +47,8 @@ pub struct Options {
     pub dns: NodeDns,
     /// How the Node is kept.
     pub node: node::Settings,
-    /// Seconds after which the Lease has run out.
-    pub lease_seconds: i32,
-    /// Time between renewals of the Lease.
-    pub lease_interval: Duration,
+    /// How the Lease is kept.
+    pub lease: node::LeaseSettings,
     /// The authenticated server.
     pub secure: (TcpListener, rustls::ServerConfig),
     /// The read-only server.
@@ -106,15 +104,13 @@ pub async fn run(options: Options, stop: CancellationToken) {
     });
 
     let tasks = TaskTracker::new();
-    let (name, seconds, interval) = (
-        identity.name.clone(),
-        options.lease_seconds,
-        options.lease_interval,
-    );
-    let (lease_client, lease_stop) = (client.clone(), stop.clone());
-    tasks.spawn(
-        async move { node::renew(lease_client, &name, seconds, interval, lease_stop).await },
-    );
+    let (reconnected, reconnects) = watch::channel(0);
+    tasks.spawn(node::renew(
+        client.clone(),
+        options.lease,
+        reconnected,
+        stop.clone(),
+    ));
     tasks.spawn(relist::run(
         Arc::clone(&manager),
         Arc::clone(&relisted),
@@ -142,7 +138,7 @@ pub async fn run(options: Options, stop: CancellationToken) {
         tasks.spawn(server::serve_read_only(listener, state, stop.clone()));
     }
     let name = identity.name.clone();
-    tasks.spawn(async move { source::run(client, &name, manager, stop).await });
+    tasks.spawn(async move { source::run(client, &name, manager, reconnects, stop).await });
     tasks.close();
     tasks.wait().await;
 }

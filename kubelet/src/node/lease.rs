@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, PostParams};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Namespace of all nodes' Leases.
@@ -14,27 +15,51 @@ const NAMESPACE: &str = "kube-node-lease";
 /// Pause after a failed try.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Renews the Lease of `node` every `interval` until `stop`.
+/// Limit of one try: a request over a connection that a cut network has killed would wait for minutes.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// How a Lease is kept.
+#[derive(Clone, Debug)]
+pub struct LeaseSettings {
+    /// Name of the node.
+    pub node: String,
+    /// Seconds after which it has run out.
+    pub seconds: i32,
+    /// Time between renewals.
+    pub interval: Duration,
+}
+
+/// Renews the Lease until `stop`. `reconnected` counts how often the API server was reached again after it was not.
 pub async fn renew(
     client: kube::Client,
-    node: &str,
-    seconds: i32,
-    interval: Duration,
+    settings: LeaseSettings,
+    reconnected: watch::Sender<u64>,
     stop: CancellationToken,
 ) {
     let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
     let nodes: Api<Node> = Api::all(client);
     let forever = async {
-        let mut known = None;
+        let (mut known, mut lost) = (None, false);
         loop {
             // As long as it works, one request a heartbeat: the answer holds the next resourceVersion.
-            let pause = match beat(&leases, &nodes, node, seconds, known.take()).await {
-                Ok(lease) => {
+            let beat = beat(&leases, &nodes, &settings, known.take());
+            let result = tokio::time::timeout(LIMIT, beat).await;
+            let pause = match result {
+                Ok(Ok(lease)) => {
                     known = Some(lease);
-                    interval
+                    if std::mem::take(&mut lost) {
+                        reconnected.send_modify(|count| *count += 1);
+                    }
+                    settings.interval
                 }
-                Err(error) => {
+                Ok(Err(error)) => {
+                    lost |= !matches!(error, kube::Error::Api(_));
                     tracing::warn!(%error, "the node's lease was not renewed; trying again");
+                    RETRY
+                }
+                Err(_) => {
+                    lost = true;
+                    tracing::warn!("the API server does not answer; trying again");
                     RETRY
                 }
             };
@@ -47,10 +72,10 @@ pub async fn renew(
 async fn beat(
     leases: &Api<Lease>,
     nodes: &Api<Node>,
-    name: &str,
-    seconds: i32,
+    settings: &LeaseSettings,
     known: Option<Lease>,
 ) -> Result<Lease, kube::Error> {
+    let (name, seconds) = (settings.node.as_str(), settings.seconds);
     let existing = match known {
         Some(lease) => Some(lease),
         None => leases.get_opt(name).await?,

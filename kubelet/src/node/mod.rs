@@ -5,7 +5,7 @@ mod machine;
 mod object;
 mod register;
 
-pub use lease::renew;
+pub use lease::{LeaseSettings, renew};
 pub use machine::{Machine, Pressure};
 pub use object::{Facts, Identity, conditions};
 pub use register::{Registrar, Settings};

@@ -18,6 +18,8 @@ use crate::pods::relist::Relisted;
 const REPORT: SignedDuration = SignedDuration::from_secs(300);
 /// Pause after a failed try.
 const RETRY: Duration = Duration::from_secs(1);
+/// Limit of one try.
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// How the Node is kept.
 #[derive(Clone, Debug)]
@@ -61,12 +63,14 @@ impl Registrar {
     pub async fn run(mut self, stop: CancellationToken) {
         let forever = async {
             loop {
-                let pause = match self.report().await {
+                let report = tokio::time::timeout(LIMIT, self.report()).await;
+                let report = report.map_err(|_| "it took too long".to_owned());
+                let pause = match report.and_then(|done| done.map_err(|error| error.to_string())) {
                     // A node that is not ready looks again soon, so that it becomes ready as soon as it can.
                     Ok(true) => self.settings.frequency,
                     Ok(false) => RETRY,
                     Err(error) => {
-                        tracing::warn!(%error, "the node's status was not reported; trying again");
+                        tracing::warn!(error, "the node's status was not reported; trying again");
                         RETRY
                     }
                 };

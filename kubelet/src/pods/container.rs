@@ -306,10 +306,22 @@ fn termination_message_file(context: &Context<'_>) -> Result<PathBuf, Error> {
     };
     std::fs::create_dir_all(&directory).map_err(failed("cannot create the directory of"))?;
     std::fs::write(&file, "").map_err(failed("cannot create"))?;
+    forget_older(&directory, context.restart_count);
     // The container may run as any user.
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666))
         .map_err(failed("cannot set mode of"))?;
     Ok(file)
+}
+
+/// Messages of instances that the runtime has forgotten too.
+fn forget_older(directory: &Path, restart_count: u32) {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let count = |name: &std::ffi::OsStr| name.to_str().and_then(|name| name.parse::<u32>().ok());
+    for entry in entries {
+        if count(&entry.file_name()).is_some_and(|count| count + 1 < restart_count) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 fn volume_mount(

@@ -26,6 +26,9 @@ pub use auth::Authorizer;
 use crate::pods::manager::Manager;
 use crate::pods::relist::Relisted;
 
+/// A caller that takes longer than this over its TLS handshake is hung up on.
+const HANDSHAKE: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// What handlers need.
 pub struct State {
     /// The pods.
@@ -123,7 +126,8 @@ pub async fn serve_tls(
         let (acceptor, router, authorizer) =
             (acceptor.clone(), router.clone(), Arc::clone(&authorizer));
         async move {
-            let Ok(stream) = acceptor.accept(stream).await else {
+            let handshake = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await;
+            let Ok(Ok(stream)) = handshake else {
                 return;
             };
             let certificate = stream
