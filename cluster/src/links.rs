@@ -89,14 +89,7 @@ async fn add_pair(handle: &Handle, port: &str, peer: RawFd) -> Result<()> {
 
 /// XDP_TX and redirects out of a veth reach its peer only when the peer runs a program, too.
 fn pass_all(port: &str, pin: &Path) -> Result<()> {
-    if pin.exists() {
-        return Ok(());
-    }
-    if let Some(directory) = pin.parent() {
-        std::fs::create_dir_all(directory)?;
-    }
-    tracing::debug!(port, "this build has no XDP program for bridge ports");
-    Ok(())
+    sluice_proxy::loader::attach_pass_all(port, pin).context("cannot attach an XDP program")
 }
 
 async fn ensure_uplink(machine: Machine) -> Result<()> {
