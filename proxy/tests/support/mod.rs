@@ -11,6 +11,7 @@ use sluice_proxy::maps::Capacity;
 pub mod cgroup;
 pub mod echo;
 pub mod machine;
+pub mod packet;
 pub mod tables;
 pub mod world;
 

@@ -1,6 +1,6 @@
 //! Fills a node's tables by hand, as the reconciler would.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use sluice_common::{Be16, backend_flags, cidr_flags, config_flags, ticks_from_millis};
 use sluice_proxy::loader;
@@ -115,26 +115,8 @@ impl Service {
 
 /// The node's configuration, and what is inside the cluster.
 pub fn configure(node: &Node, maps: &mut KernelMaps) {
-    let address = |family| match node.ip(family) {
-        IpAddr::V4(addr) => (Some(addr), None),
-        IpAddr::V6(addr) => (None, Some(addr)),
-    };
-    let config = Config {
-        netns_cookie: loader::netns_cookie().expect("cookie"),
-        flags: config_flags::MASQUERADE,
-        node_v4: address(Family::V4).0.expect("IPv4").into(),
-        node_v6: address(Family::V6).1.expect("IPv6").into(),
-        snat_port_min: 61000,
-        snat_port_max: 65535,
-        timeouts: sluice_common::Timeouts {
-            tcp_new: ticks_from_millis(60_000),
-            tcp_established: ticks_from_millis(7_200_000),
-            tcp_closing: ticks_from_millis(10_000),
-            other_new: ticks_from_millis(30_000),
-            other_established: ticks_from_millis(120_000),
-        },
-    };
-    maps.put_config(&config).expect("config");
+    let text = |family| node.ip(family).to_string();
+    configure_as(maps, &text(Family::V4), &text(Family::V6));
     let inside = cidr_flags::NO_MASQUERADE_DESTINATION;
     for network in ["10.244.0.0/16", "fd00:10:244::/56"] {
         let flags = inside | cidr_flags::MASQUERADE_SOURCE;
@@ -151,4 +133,25 @@ pub fn configure(node: &Node, maps: &mut KernelMaps) {
                 .expect("cidr");
         }
     }
+}
+
+/// The configuration of a node with these addresses.
+pub fn configure_as(maps: &mut KernelMaps, v4: &str, v6: &str) {
+    let (v4, v6): (Ipv4Addr, Ipv6Addr) = (v4.parse().expect("IPv4"), v6.parse().expect("IPv6"));
+    let config = Config {
+        netns_cookie: loader::netns_cookie().expect("cookie"),
+        flags: config_flags::MASQUERADE,
+        node_v4: v4.into(),
+        node_v6: v6.into(),
+        snat_port_min: 61000,
+        snat_port_max: 65535,
+        timeouts: sluice_common::Timeouts {
+            tcp_new: ticks_from_millis(60_000),
+            tcp_established: ticks_from_millis(7_200_000),
+            tcp_closing: ticks_from_millis(10_000),
+            other_new: ticks_from_millis(30_000),
+            other_established: ticks_from_millis(120_000),
+        },
+    };
+    maps.put_config(&config).expect("config");
 }
