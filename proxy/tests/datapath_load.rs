@@ -123,3 +123,20 @@ fn errors_name_what_is_missing() {
         .to_string();
     assert!(error.contains("not on a BPF filesystem"), "{error}");
 }
+
+#[test]
+fn a_pinned_map_of_another_shape_is_refused_and_kept() {
+    let pins = Pins::new("shape");
+    drop(start(&options(&pins)));
+    let dir = pins.0.join(format!("v{}", sluice_common::ABI_VERSION));
+    std::fs::remove_file(dir.join("slots")).expect("unpins");
+    std::fs::rename(dir.join("backends"), dir.join("slots")).expect("renames");
+    let error = loader::start(&options(&pins))
+        .expect_err("refused")
+        .to_string();
+    assert!(
+        error.starts_with("pinned map slots has type 2, keys of 4 and values of 32 bytes"),
+        "{error}"
+    );
+    assert!(dir.join("slots").exists());
+}

@@ -17,6 +17,7 @@ use crate::maps::{Capacity, MapError, sys};
 mod attachment;
 mod error;
 mod host;
+mod layout;
 mod object;
 pub(crate) mod pins;
 

@@ -8,7 +8,7 @@ use aya::programs::{CgroupSockAddr, Program, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use sluice_common::names;
 
-use super::{Hook, LoaderError, pins};
+use super::{Hook, LoaderError, layout, pins};
 use crate::maps::kernel::NAME_LEN;
 use crate::maps::{Capacity, sys};
 
@@ -36,39 +36,17 @@ pub(super) fn open(root: &Path, capacity: Capacity) -> Result<Programs, LoaderEr
     prepare_names(&dir, capacity)?;
     let mut loader = EbpfLoader::new();
     loader.btf(None);
-    for (name, entries) in sizes(capacity) {
-        loader.map_pin_path(name, dir.join(name));
-        if let Some(entries) = entries {
-            loader.map_max_entries(name, entries);
+    for map in layout::maps(capacity) {
+        map.check(&dir)?;
+        loader.map_pin_path(map.name, dir.join(map.name));
+        if let Some(entries) = map.entries {
+            loader.map_max_entries(map.name, entries);
         }
     }
     loader
         .load(OBJECT)
         .map(Programs)
         .map_err(LoaderError::Object)
-}
-
-/// The maps to pin, and their sizes where those are not the object's.
-fn sizes(capacity: Capacity) -> [(&'static str, Option<u32>); 17] {
-    [
-        (names::FRONTENDS_V4, Some(capacity.frontends)),
-        (names::FRONTENDS_V6, Some(capacity.frontends)),
-        (names::BACKENDS, Some(capacity.backends)),
-        (names::SLOTS, Some(capacity.slots)),
-        (names::MAGLEV, Some(capacity.maglev)),
-        (names::AFFINITY, Some(capacity.affinity)),
-        (names::FLOWS_V4, Some(capacity.flows)),
-        (names::FLOWS_V6, Some(capacity.flows)),
-        (names::SOCKETS, None),
-        (names::CONFIG, None),
-        (names::CIDRS_V4, Some(capacity.cidrs)),
-        (names::CIDRS_V6, Some(capacity.cidrs)),
-        (names::SOURCE_RANGES_V4, Some(capacity.source_ranges)),
-        (names::SOURCE_RANGES_V6, Some(capacity.source_ranges)),
-        (names::DROPS, None),
-        (names::SERVICE_COUNTERS, Some(capacity.services)),
-        (names::BACKEND_COUNTERS, Some(capacity.counted_backends)),
-    ]
 }
 
 /// The map of names is no program's, so the object does not define it.
