@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{plans, small};
 use crate::maps::fake::FakeMaps;
 use crate::maps::{
-    Backend, Capacity, Config, Frontend, FrontendKey, MapError, Pool, Range, Tables,
+    Backend, Capacity, Config, Frontend, FrontendKey, GRACE, MapError, Pool, Range, Tables,
 };
 use crate::reconciler::Reconciler;
 use crate::testing::{Event, happen, planner, service, slice};
@@ -19,6 +19,8 @@ use crate::testing::{Event, happen, planner, service, slice};
 struct Watched {
     inner: FakeMaps,
     log: Vec<&'static str>,
+    /// Frontends cannot be written.
+    stuck: bool,
 }
 
 impl Watched {
@@ -62,7 +64,6 @@ macro_rules! watched {
 
 impl Tables for Watched {
     watched! {
-        put_frontend(key: &FrontendKey, value: &Frontend);
         delete_frontend(key: &FrontendKey);
         put_backend(id: u32, value: &Backend);
         write_range(pool: Pool, offset: u32, ids: &[u32]);
@@ -75,6 +76,16 @@ impl Tables for Watched {
         reset_backend_counter(backend_id: u32);
         put_name(service_id: u32, name: &str);
         delete_name(service_id: u32);
+    }
+    fn put_frontend(&mut self, key: &FrontendKey, value: &Frontend) -> Result<(), MapError> {
+        if self.stuck {
+            return Err(MapError::Injected {
+                operation: "put_frontend",
+            });
+        }
+        self.inner.put_frontend(key, value)?;
+        self.check("put_frontend");
+        Ok(())
     }
     fn capacity(&self) -> Capacity {
         self.inner.capacity()
@@ -107,6 +118,7 @@ fn watched() -> Reconciler<Watched> {
     Reconciler::restore(Watched {
         inner,
         log: Vec::new(),
+        stuck: false,
     })
     .unwrap()
 }
@@ -198,4 +210,75 @@ fn a_key_that_changes_hands_is_never_gone() {
         .iter()
         .position(|operation| *operation == "delete_frontend");
     assert!(put < deleted, "{log:?}");
+}
+
+fn places(reconciler: &Reconciler<Watched>) -> Vec<String> {
+    let backends = reconciler.tables().inner.backends().unwrap();
+    let mut places: Vec<_> = backends
+        .iter()
+        .map(|(_, backend)| backend.addr.to_ip().to_string())
+        .collect();
+    places.sort_unstable();
+    places
+}
+
+#[test]
+fn what_a_program_may_still_read_rests_before_it_is_used_again() {
+    let (mut planner, mut reconciler) = (planner(), watched());
+    let start = Instant::now();
+    for (addr, at) in [
+        ("10.244.0.1", start),
+        ("10.244.0.2", start),
+        ("10.244.0.3", start + GRACE / 2),
+    ] {
+        web(&[addr])
+            .iter()
+            .for_each(|event| happen(&mut planner, event));
+        reconciler.apply(&plans(&mut planner), at);
+    }
+    assert_eq!(
+        places(&reconciler),
+        ["10.244.0.1", "10.244.0.2", "10.244.0.3"]
+    );
+    let slots = Range { offset: 0, len: 3 };
+    let ids = reconciler
+        .tables()
+        .inner
+        .read_range(Pool::Slots, slots)
+        .unwrap();
+    assert_eq!(ids, [1, 2, 3], "no range was written over");
+    reconciler.apply(&[], start + GRACE);
+    assert_eq!(places(&reconciler), ["10.244.0.2", "10.244.0.3"]);
+    reconciler.apply(&[], start + 2 * GRACE);
+    assert_eq!(places(&reconciler), ["10.244.0.3"]);
+}
+
+#[test]
+fn a_backend_stays_for_as_long_as_a_frontend_that_cannot_be_written_leads_to_it() {
+    let (mut planner, mut reconciler) = (planner(), watched());
+    let mut now = Instant::now();
+    web(&["10.244.0.1"])
+        .iter()
+        .for_each(|event| happen(&mut planner, event));
+    reconciler.apply(&plans(&mut planner), now);
+    reconciler.tables_mut().stuck = true;
+    web(&["10.244.0.2"])
+        .iter()
+        .for_each(|event| happen(&mut planner, event));
+    let mut changed = plans(&mut planner);
+    for _ in 0..5 {
+        let report = reconciler.apply(&changed, now);
+        assert_eq!(report.failures.len(), 1);
+        now = super::later(now);
+        changed = reconciler
+            .due(now)
+            .iter()
+            .map(|name| planner.plan(name))
+            .collect();
+    }
+    assert_eq!(places(&reconciler), ["10.244.0.1", "10.244.0.2"]);
+    reconciler.tables_mut().stuck = false;
+    reconciler.apply(&changed, now);
+    reconciler.apply(&[], super::later(now));
+    assert_eq!(places(&reconciler), ["10.244.0.2"]);
 }
