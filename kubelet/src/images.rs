@@ -55,7 +55,7 @@ fn registry(image: &str) -> &str {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Need {
     /// Use the one on the node.
-    Present(v1::Image),
+    Present(Box<v1::Image>),
     /// Pull it.
     Pull,
     /// It may not be pulled and is not there.
@@ -72,7 +72,7 @@ pub async fn need(runtime: &dyn Runtime, container: &Container) -> cri::Result<N
     Ok(match (pull_policy(container), present) {
         (PullPolicy::Always, _) | (PullPolicy::IfNotPresent, None) => Need::Pull,
         (PullPolicy::Never, None) => Need::Absent,
-        (_, Some(image)) => Need::Present(image),
+        (_, Some(image)) => Need::Present(Box::new(image)),
     })
 }
 

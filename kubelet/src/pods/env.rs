@@ -379,7 +379,7 @@ mod tests {
                 { "name": "O", "valueFrom": { "configMapKeyRef": { "name": "no", "key": "L", "optional": true } } },
                 { "name": "X", "value": "$(P_L)-$(IP)-$(WEB_SERVICE_HOST)-$(NO)" },
             ] }),
-            &objects.with_service("ns", "web", "10.96.0.7", 80),
+            objects.with_service("ns", "web", "10.96.0.7", 80),
         )
         .await
         .unwrap();

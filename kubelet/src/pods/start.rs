@@ -135,7 +135,7 @@ impl Start<'_> {
                     "Pulled",
                     format!("Container image \"{name}\" already present on machine"),
                 );
-                Ok(image)
+                Ok(*image)
             }
             Ok(Need::Pull) => self.pull(name).await,
             Ok(Need::Absent) => {

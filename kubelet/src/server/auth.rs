@@ -204,4 +204,59 @@ mod tests {
         assert_eq!(subresource("/exec/a/b/c"), "proxy");
         assert_eq!(verb(&Method::POST), "create");
     }
+
+    /// An API server that knows one token and lets one user read metrics.
+    fn reviewer() -> Authorizer {
+        let service = tower::service_fn(|request: axum::http::Request<kube::client::Body>| async {
+            use http_body_util::BodyExt;
+            let reviews_token = request.uri().path().ends_with("tokenreviews");
+            let body = request.into_body().collect().await?.to_bytes();
+            let asked: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            let mut answer = asked.clone();
+            answer["status"] = if reviews_token {
+                let user =
+                    serde_json::json!({ "username": "prometheus", "groups": ["monitoring"] });
+                serde_json::json!({ "authenticated": asked["spec"]["token"] == "good", "user": user })
+            } else {
+                let attributes = &asked["spec"]["resourceAttributes"];
+                let metrics =
+                    attributes["subresource"] == "metrics" && attributes["name"] == "node1";
+                serde_json::json!({ "allowed": metrics && asked["spec"]["user"] == "prometheus" })
+            };
+            let body = kube::client::Body::from(answer.to_string().into_bytes());
+            Ok::<_, tower::BoxError>(axum::http::Response::new(body))
+        });
+        Authorizer::new(kube::Client::new(service, "default"), "node1")
+    }
+
+    async fn decided(caller: Option<Identity>, token: Option<&str>, path: &str) -> u16 {
+        let mut request = axum::http::Request::get(path);
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let result = reviewer().check(caller.as_ref(), &parts).await;
+        result.err().map_or(200, |refusal| refusal.0.as_u16())
+    }
+
+    #[tokio::test]
+    async fn others_are_reviewed_by_the_api_server() {
+        assert_eq!(
+            decided(Some(caller("x", "system:masters")), None, "/exec/a/b/c").await,
+            200
+        );
+        assert_eq!(decided(None, None, "/pods").await, 401);
+        assert_eq!(decided(None, Some("bad"), "/metrics").await, 401);
+        assert_eq!(decided(None, Some("good"), "/metrics").await, 200);
+        assert_eq!(decided(None, Some("good"), "/exec/a/b/c").await, 403);
+        assert_eq!(
+            decided(
+                Some(caller("system:node:node2", "system:nodes")),
+                None,
+                "/pods"
+            )
+            .await,
+            403
+        );
+    }
 }

@@ -2,6 +2,7 @@
 //! test's own. Needs root, containerd, runc and a static busybox (Debian: containerd, runc, busybox-static).
 
 mod containerd;
+mod http_client;
 mod images;
 mod namespace;
 mod pods;

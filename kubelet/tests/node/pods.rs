@@ -8,6 +8,7 @@ use kube::api::{Api, AttachParams, DeleteParams, Patch, PatchParams};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::http_client;
 use crate::images::BUSYBOX;
 use crate::world::{self, DEADLINE, World, has, phase};
 
@@ -106,11 +107,8 @@ fn configuration_reaches_containers_and_changes_follow() {
             world.logs("conf").await.contains(expected)
         })
         .await;
-        assert!(
-            world.logs("conf").await.contains("10.88.0.2\tconf"),
-            "{}",
-            world.logs("conf").await
-        );
+        let named = async || world.logs("conf").await.contains("10.88.0.2\tconf");
+        world::eventually_async("the pod in its hosts file", named).await;
         let limits = world.cgroups().into_iter().map(|kubepods| {
             let pod = kubepods.join(format!("pod{}", pod.metadata.uid.as_deref().unwrap()));
             ["memory.limit_in_bytes", "memory.max"]
@@ -211,27 +209,19 @@ fn exec_port_forward_and_logs_go_through_the_kubelet() {
 fn the_authenticated_server_knows_its_callers() {
     world::run(|world| async move {
         let kubelet = world.kubelet().await;
-        let pods = |client: http_client::Client| async move { client.get("/pods").await };
-        let secure = kubelet.secure;
+        let status = async |credentials| {
+            http_client::get(kubelet.secure, "/pods", credentials)
+                .await
+                .0
+        };
+        assert_eq!(status(Some(world.credentials())).await, 200);
+        assert_eq!(status(None).await, 401);
+        let stranger = Some(world.strangers_credentials());
         assert_eq!(
-            pods(http_client::Client::new(
-                secure,
-                Some(world.credentials("apiserver"))
-            ))
-            .await
-            .0,
-            200
+            status(stranger).await,
+            0,
+            "a certificate of another CA ends the handshake"
         );
-        assert_eq!(
-            pods(http_client::Client::new(
-                secure,
-                Some(world.credentials("other"))
-            ))
-            .await
-            .0,
-            403
-        );
-        assert_eq!(pods(http_client::Client::new(secure, None)).await.0, 401);
         let (status, body) = http_client::plain(kubelet.read_only, "/pods").await;
         assert!(status == 200 && body.contains("PodList"), "{body}");
         let (status, body) = http_client::plain(kubelet.read_only, "/metrics").await;
@@ -436,87 +426,4 @@ fn what_is_wrong_with_a_pod_is_said() {
         }
         kubelet.stop().await;
     });
-}
-
-/// Just enough of an HTTP client.
-mod http_client {
-    use std::net::SocketAddr;
-    use std::sync::Arc;
-
-    use rustls::{ClientConfig, RootCertStore};
-    use rustls_pki_types::pem::PemObject;
-    use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-    use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-
-    pub struct Client {
-        address: SocketAddr,
-        credentials: Option<(String, String)>,
-    }
-
-    impl Client {
-        pub fn new(address: SocketAddr, credentials: Option<(String, String)>) -> Self {
-            Self {
-                address,
-                credentials,
-            }
-        }
-
-        pub async fn get(&self, path: &str) -> (u16, String) {
-            let builder = ClientConfig::builder();
-            let config = match &self.credentials {
-                Some((pem, ca)) => {
-                    let mut roots = RootCertStore::empty();
-                    roots
-                        .add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap())
-                        .unwrap();
-                    let cert = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
-                    let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).unwrap();
-                    builder
-                        .with_root_certificates(roots)
-                        .with_client_auth_cert(vec![cert], key)
-                        .unwrap()
-                }
-                None => {
-                    let stream = tokio::net::TcpStream::connect(self.address).await.unwrap();
-                    return exchange(
-                        sluice_kubelet::tls::connect_unverified(stream, "node1")
-                            .await
-                            .unwrap(),
-                        path,
-                    )
-                    .await;
-                }
-            };
-            let stream = tokio::net::TcpStream::connect(self.address).await.unwrap();
-            let name = ServerName::try_from("node1").unwrap();
-            exchange(
-                tokio_rustls::TlsConnector::from(Arc::new(config))
-                    .connect(name, stream)
-                    .await
-                    .unwrap(),
-                path,
-            )
-            .await
-        }
-    }
-
-    pub async fn plain(address: SocketAddr, path: &str) -> (u16, String) {
-        exchange(tokio::net::TcpStream::connect(address).await.unwrap(), path).await
-    }
-
-    async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
-        mut stream: S,
-        path: &str,
-    ) -> (u16, String) {
-        let request = format!("GET {path} HTTP/1.0\r\nHost: k\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer).await;
-        let text = String::from_utf8_lossy(&answer).into_owned();
-        let (head, body) = text.split_once("\r\n\r\n").expect("an answer with a head");
-        (
-            head.split(' ').nth(1).unwrap().parse().unwrap(),
-            body.into(),
-        )
-    }
 }

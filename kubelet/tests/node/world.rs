@@ -47,8 +47,8 @@ pub struct World {
     cgroups: Cgroups,
     /// An administrator.
     pub client: kube::Client,
-    /// The master.
-    pub server: Server,
+    // Kept for as long as the test: the master ends with it.
+    _server: Server,
     root: Mounts,
 }
 
@@ -101,7 +101,7 @@ impl World {
             containerd,
             cgroups: Cgroups::new(),
             client,
-            server,
+            _server: server,
             root,
         }
     }
@@ -159,13 +159,18 @@ impl World {
         self.root.path().join("kubelet")
     }
 
-    /// Certificate and key of an API server, and of a node, in one PEM each; and the CA.
-    pub fn credentials(&self, name: &str) -> (String, String) {
-        let read = |name: String| std::fs::read_to_string(self.root.path().join(name)).unwrap();
-        (
-            read(format!("{name}.pem")),
-            read("master/pki/ca.crt".into()),
-        )
+    /// Certificate and key of an API server in one PEM, and the CA.
+    pub fn credentials(&self) -> (String, String) {
+        (self.read("apiserver.pem"), self.read("master/pki/ca.crt"))
+    }
+
+    /// The same, signed by a CA that nobody trusts.
+    pub fn strangers_credentials(&self) -> (String, String) {
+        (self.read("stranger.pem"), self.read("master/pki/ca.crt"))
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.root.path().join(name)).unwrap()
     }
 
     /// Pods of the namespace `default`.
@@ -331,20 +336,21 @@ fn write_credentials(pki: &Pki, url: &str, root: &Path) {
         .unwrap();
     write("tls.crt", &serving.cert_pem);
     write("tls.key", &serving.key_pem);
-    for (name, user, group) in [
-        (
-            "apiserver",
-            "kube-apiserver-kubelet-client",
-            "system:masters",
-        ),
-        ("other", "system:node:node2", "system:nodes"),
-    ] {
-        let client = pki.issue_client(user, &[group]).unwrap();
-        write(
-            &format!("{name}.pem"),
-            &format!("{}{}", client.cert_pem, client.key_pem),
-        );
-    }
+    let client = pki
+        .issue_client("kube-apiserver-kubelet-client", &["system:masters"])
+        .unwrap();
+    write(
+        "apiserver.pem",
+        &format!("{}{}", client.cert_pem, client.key_pem),
+    );
+    let others = Pki::open_or_create(&root.join("others")).unwrap();
+    let client = others
+        .issue_client("kube-apiserver-kubelet-client", &["system:masters"])
+        .unwrap();
+    write(
+        "stranger.pem",
+        &format!("{}{}", client.cert_pem, client.key_pem),
+    );
 }
 
 /// Whether the pod's condition is true.
