@@ -32,6 +32,7 @@ enum Step {
         even: bool,
     },
     Decide,
+    Accept(usize),
     Confirm(usize),
     Fail(usize),
     Delete(usize),
@@ -81,7 +82,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => arrive,
         8 => Just(Step::Decide),
-        3 => any::<usize>().prop_map(Step::Confirm),
+        3 => any::<usize>().prop_map(Step::Accept),
+        2 => any::<usize>().prop_map(Step::Confirm),
         1 => any::<usize>().prop_map(Step::Fail),
         2 => any::<usize>().prop_map(Step::Delete),
         3 => change,
@@ -98,6 +100,8 @@ struct Model {
     on: HashMap<String, String>,
     undecided: Vec<String>,
     unconfirmed: Vec<String>,
+    /// The server took the binding; the watch hasn't said so.
+    accepted: Vec<String>,
 }
 
 impl Model {
@@ -223,14 +227,21 @@ impl Run {
                 self.engine.pending(pod, now);
             }
             Step::Decide => self.decide()?,
-            Step::Confirm(at) => {
+            Step::Accept(at) => {
                 if let Some(uid) = pick(&self.model.unconfirmed, *at) {
-                    self.model.unconfirmed.retain(|u| *u != uid);
+                    // Messages from before the binding, late ones too, must not make the pod pending again.
                     let pod = self.model.pods[&uid].clone();
-                    // A late message from before the binding must not make the pod pending again.
                     self.engine.pending(pod.clone(), now);
                     self.engine.bind_done(&uid);
-                    self.engine.pending(pod.clone(), now);
+                    self.engine.pending(pod, now);
+                    self.model.unconfirmed.retain(|u| *u != uid);
+                    self.model.accepted.push(uid);
+                }
+            }
+            Step::Confirm(at) => {
+                if let Some(uid) = pick(&self.model.accepted, *at) {
+                    self.model.accepted.retain(|u| *u != uid);
+                    let pod = self.model.pods[&uid].clone();
                     self.engine.bound(pod, &self.model.on[&uid], now);
                 }
             }
@@ -249,6 +260,7 @@ impl Run {
                     self.model.pods.remove(&uid);
                     self.model.on.remove(&uid);
                     self.model.unconfirmed.retain(|u| *u != uid);
+                    self.model.accepted.retain(|u| *u != uid);
                     self.model.undecided.retain(|u| *u != uid);
                     self.engine.gone(&uid, now);
                 }
