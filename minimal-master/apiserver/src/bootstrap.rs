@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sluice_api::{ApiError, Kind, kinds};
 
 use crate::app::App;
-use crate::rest::{At, Part};
+use crate::rest::{At, DeleteOptions, Part};
 use crate::services::first_address;
 
 const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
@@ -107,8 +107,11 @@ async fn put(app: &App, kind: &'static Kind, object: Value) -> Result<(), ApiErr
         Ok(new)
     });
     match written.await {
-        // An address of the other family makes a new slice necessary.
-        Err(error) if error.code == 422 => Err(error),
+        // A slice can't change its address family: one for the new address takes its place.
+        Err(error) if error.code == 422 => {
+            app.delete(at, &DeleteOptions::default()).await?;
+            create(app, kind, "default", object).await
+        }
         other => other.map(drop),
     }
 }

@@ -20,7 +20,7 @@ use sluice_api::ApiError;
 
 use crate::app::App;
 use crate::authn::User;
-use crate::metrics::RequestLabels;
+use crate::metrics::{Counted, RequestLabels};
 use crate::query::Query;
 use crate::respond::{self, Answer};
 use crate::rest::{self, Call};
@@ -131,9 +131,9 @@ async fn resource(State(app): State<Arc<App>>, request: Request<Body>) -> Respon
         .extensions()
         .get::<User>()
         .map(|user| user.name.clone());
-    app.metrics.in_flight.inc();
+    let in_flight = Counted::new(&app.metrics.in_flight);
     let (labels, answer) = answer(&app, request).await;
-    app.metrics.in_flight.dec();
+    drop(in_flight);
     let answer = answer.unwrap_or_else(|error| respond::error(&error));
     let (code, elapsed) = (answer.status().as_u16(), started.elapsed());
     tracing::debug!(%method, path, user, code, ?elapsed, "request");

@@ -41,9 +41,25 @@ pub(crate) struct Metrics {
     registry: Mutex<Registry>,
     durations: Family<RequestLabels, Histogram>,
     requests: Family<CodeLabels, Counter>,
-    pub(crate) watches: Gauge,
+    pub(crate) streams: Gauge,
     pub(crate) in_flight: Gauge,
     revision: Gauge,
+}
+
+/// Adds one to a gauge while it lives.
+pub(crate) struct Counted(Gauge);
+
+impl Counted {
+    pub(crate) fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 impl Default for Metrics {
@@ -54,7 +70,7 @@ impl Default for Metrics {
             registry: Mutex::default(),
             durations,
             requests: Family::default(),
-            watches: Gauge::default(),
+            streams: Gauge::default(),
             in_flight: Gauge::default(),
             revision: Gauge::default(),
         };
@@ -79,7 +95,7 @@ impl Metrics {
         registry.register(
             "apiserver_longrunning_requests",
             "Watches and other streams that are open",
-            self.watches.clone(),
+            self.streams.clone(),
         );
         registry.register(
             "apiserver_current_inflight_requests",

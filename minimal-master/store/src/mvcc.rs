@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::{
     Event, Expect, FIRST_REVISION, KeyValue, ListQuery, Outcome, Page, Revision, StoreError, Txn,
-    Write,
+    WatchBatch, Write,
 };
 
 /// What a key held from one revision on; `None` after a deletion.
@@ -143,7 +143,7 @@ impl Mvcc {
         prefix: &[u8],
         from: Revision,
         max: usize,
-    ) -> Result<Option<(Vec<Arc<Event>>, Revision)>, StoreError> {
+    ) -> Result<Option<WatchBatch>, StoreError> {
         if from <= self.compacted {
             return Err(StoreError::Compacted {
                 requested: from,
@@ -161,7 +161,8 @@ impl Mvcc {
             .filter(|event| event.key.starts_with(prefix))
             .cloned()
             .collect();
-        Ok(Some((events, self.compacted + end as u64)))
+        let revision = self.compacted + end as u64;
+        Ok(Some(WatchBatch { events, revision }))
     }
 
     /// The log's events up to and including `revision`, for the caller to fold away before [`Mvcc::compact`].

@@ -97,9 +97,9 @@ impl Cursor {
             self.bell.borrow_and_update();
             let found = self.shared.read().events(&self.prefix, self.next, BATCH);
             match found {
-                Ok(Some((events, revision))) => {
-                    self.next = revision + 1;
-                    return Some((Ok(WatchBatch { events, revision }), self));
+                Ok(Some(batch)) => {
+                    self.next = batch.revision + 1;
+                    return Some((Ok(batch), self));
                 }
                 Ok(None) => self.bell.changed().await.ok()?,
                 Err(error) => {

@@ -25,7 +25,7 @@ const RETURNED: [&str; 3] = ["pods", "serviceaccounts", "services"];
 const IMMORTAL: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
 
 /// How a deletion ended.
-pub(super) enum Deletion {
+pub(crate) enum Deletion {
     /// The object is gone; this was its last state.
     Removed(Bytes),
     /// The object waits for its finalizers or for the end of its grace period.
@@ -105,7 +105,7 @@ fn list(view: &View, bodies: &[Bytes], revision: u64) -> Result<Answer, ApiError
 }
 
 impl App {
-    pub(super) async fn delete(
+    pub(crate) async fn delete(
         &self,
         at: At<'_>,
         options: &DeleteOptions,

@@ -25,6 +25,7 @@ use sluice_api::ApiError;
 use sluice_api::schema::FieldValidation;
 use sluice_api::table::IncludeObject;
 
+pub(crate) use options::DeleteOptions;
 pub(crate) use registry::{At, Part};
 
 use crate::accept;

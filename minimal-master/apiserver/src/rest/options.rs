@@ -9,7 +9,7 @@ use crate::query::Query;
 
 /// What happens to the objects that an object owns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Propagation {
+pub(crate) enum Propagation {
     /// They are deleted after it.
     Background,
     /// They are deleted before it.
@@ -19,7 +19,7 @@ pub(super) enum Propagation {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct DeleteOptions {
+pub(crate) struct DeleteOptions {
     pub(super) grace: Option<i64>,
     pub(super) propagation: Option<Propagation>,
     pub(super) uid: Option<String>,

@@ -20,8 +20,8 @@ use super::registry::{storage_kind, too_old};
 use super::selection::Selection;
 use crate::accept::Form;
 use crate::cache::{self, Action, Change, Entry, Expired, Watcher};
-use crate::codec;
 use crate::keys;
+use crate::metrics::Counted;
 use crate::respond::{Answer, View};
 
 const BOOKMARK_EVERY: Duration = Duration::from_secs(30);
@@ -59,6 +59,7 @@ pub(super) async fn watch(call: Call) -> Result<Answer, ApiError> {
         end: Instant::now() + timeout,
         stop: call.app.stopping.clone(),
         columns_sent: false,
+        _open: Counted::new(&call.app.metrics.streams),
     };
     stream.begin(&call, start)?;
     let body = futures::stream::unfold(stream, |mut stream| async move {
@@ -132,6 +133,8 @@ struct Stream {
     end: Instant,
     stop: CancellationToken,
     columns_sent: bool,
+    /// Counts this watch for as long as it lasts.
+    _open: Counted,
 }
 
 enum Wake {
@@ -300,8 +303,7 @@ impl Stream {
             object["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
         if matches!(self.view.form, Form::Table(_)) {
-            let body = codec::with_revision(object.to_string().as_bytes(), revision);
-            match self.rendered(&body) {
+            match self.rendered(object.to_string().as_bytes()) {
                 Ok(table) => object = table,
                 Err(_) => return,
             }

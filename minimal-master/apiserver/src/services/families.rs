@@ -131,7 +131,8 @@ fn policy(spec: &Value, cluster: &[bool], given: &[bool]) -> Result<String, Refu
         None => "SingleStack",
     };
     let path = SPEC.child("ipFamilyPolicy");
-    if policy == "RequireDualStack" && cluster.len() < 2 && !(is_headless(spec) && !selector) {
+    let needs_addresses = selector || !is_headless(spec);
+    if policy == "RequireDualStack" && cluster.len() < 2 && needs_addresses {
         let detail = "this cluster is not configured for dual-stack services";
         return Err(FieldError::invalid_str(&path, policy, detail).into());
     }

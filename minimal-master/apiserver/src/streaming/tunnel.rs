@@ -9,6 +9,7 @@ use sluice_api::ApiError;
 
 use super::locate;
 use crate::front::wants_upgrade;
+use crate::metrics::Counted;
 use crate::query::Query;
 use crate::respond::Answer;
 use crate::rest::Call;
@@ -37,10 +38,12 @@ pub(super) async fn serve(call: &Call, mut request: Request<Body>) -> Result<Ans
     );
     let stop = call.app.stopping.clone();
     let path = call.target.name.clone();
+    let open = Counted::new(&call.app.metrics.streams);
     tokio::spawn(stop.run_until_cancelled_owned(async move {
         if let Err(error) = join(client, server).await {
             tracing::debug!(pod = path, %error, "tunnel ended");
         }
+        drop(open);
     }));
     let mut switched = Response::new(Body::empty());
     *switched.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

@@ -92,10 +92,6 @@ async fn refuses_manifests_that_are_wrong() {
             MANIFEST.replace("labels: {app: web}}", "labels: {app: other}}"),
             "`selector` does not match template `labels`",
         ),
-        (
-            MANIFEST.replace("apps/v1", "apps/v9"),
-            "no matches for kind \"Deployment\" in version \"apps/v9\"",
-        ),
     ];
     for (manifest, expected) in cases {
         let deployment = manifest.split("---").next().unwrap();
@@ -105,6 +101,19 @@ async fn refuses_manifests_that_are_wrong() {
             .await;
         assert!(err.contains(expected), "{expected}: {err}");
     }
+    let file = cluster.manifest(
+        "v9.yaml",
+        &MANIFEST
+            .replace("apps/v1", "apps/v9")
+            .replace("kind: Service", "kind: Nothing"),
+    );
+    let err = cluster
+        .fails(&format!("create -f {file} --validate=false"))
+        .await;
+    assert!(
+        err.contains("no matches for kind \"Deployment\" in version \"apps/v9\""),
+        "{err}"
+    );
     let file = cluster.manifest("web.yaml", MANIFEST);
     cluster
         .ok(&format!("create -f {file} --dry-run=server"))

@@ -286,4 +286,14 @@ async fn requests_are_measured() {
         "{text}"
     );
     assert!(text.contains(r#"resource="configmaps""#), "{text}");
+    assert!(text.contains("apiserver_longrunning_requests 0"), "{text}");
+    let watch = super::watches::Events::open(&cluster, &format!("{CONFIG_MAPS}?watch=1")).await;
+    let (_, text) = cluster.request(Method::GET, "/metrics", &[], "").await;
+    assert!(
+        text.as_str()
+            .unwrap()
+            .contains("apiserver_longrunning_requests 1"),
+        "{text}"
+    );
+    drop(watch);
 }

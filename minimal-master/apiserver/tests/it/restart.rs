@@ -74,3 +74,24 @@ async fn inherited_sockets_are_served_too() {
     let client = super::support::client(cluster.directory.path(), &url, "admin").await;
     client.apiserver_version().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_servers_new_address_is_published() {
+    let store = super::support::memory();
+    let shared = store.clone();
+    let first = Cluster::start_with(|config| config.store = Some(shared)).await;
+    first.server.shutdown().await;
+    let second = Cluster::start_with(|config| {
+        config.store = Some(store);
+        config.advertise_address = Some("2001:db8::1".parse().unwrap());
+    })
+    .await;
+    let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes";
+    let slice = second.get(slices).await;
+    assert_eq!(slice["addressType"], "IPv6");
+    assert_eq!(slice["endpoints"][0]["addresses"], json!(["2001:db8::1"]));
+    let endpoints = second
+        .get("/api/v1/namespaces/default/endpoints/kubernetes")
+        .await;
+    assert_eq!(endpoints["subsets"][0]["addresses"][0]["ip"], "2001:db8::1");
+}
