@@ -75,12 +75,13 @@ pub struct Timeouts {
 }
 
 impl Default for Timeouts {
-    /// kube-proxy's defaults, and the kernel's conntrack's where it has none.
+    /// kube-proxy's defaults, and the kernel's conntrack's where it has none. A closing flow holds a source
+    /// port for translation, so it goes soon (Cilium keeps it for 10 s too).
     fn default() -> Self {
         Self {
             tcp_new: Duration::from_secs(60),
             tcp_established: Duration::from_secs(86_400),
-            tcp_closing: Duration::from_secs(120),
+            tcp_closing: Duration::from_secs(10),
             udp_new: Duration::from_secs(30),
             udp_established: Duration::from_secs(120),
         }
