@@ -5,7 +5,7 @@ use std::{fmt::Debug, future::Future, time::Duration};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{ListParams, Patch, PatchParams, PostParams},
+    api::{ListParams, Patch, PatchParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -253,7 +253,6 @@ fn with_types<K: Resource<DynamicType = ()> + Serialize>(object: &K) -> Value {
 }
 
 fn http_post(url: &str, body: Vec<u8>) -> http::Request<Vec<u8>> {
-    let _ = PostParams::default();
     http::Request::post(url)
         .header("Content-Type", "application/json")
         .body(body)

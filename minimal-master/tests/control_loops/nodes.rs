@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use k8s_openapi::api::core::v1::Node;
-use kube::{Api, ResourceExt, api::ListParams};
+use kube::{Api, api::ListParams};
 use serde_json::json;
 
 use crate::{
@@ -83,6 +83,5 @@ async fn a_silent_nodes_pods_leave_the_endpoints_are_replaced_and_the_node_recov
         },
     )
     .await;
-    assert_eq!(nodes.get("n1").await.unwrap().name_any(), "n1");
     master.stop().await;
 }
