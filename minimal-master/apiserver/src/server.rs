@@ -174,7 +174,7 @@ pub struct Server {
 
 impl Server {
     /// Starts to serve. Returns when requests are answered.
-    pub async fn start(config: Config) -> Result<Self, ServerError> {
+    pub async fn start(mut config: Config) -> Result<Self, ServerError> {
         check(&config)?;
         std::fs::create_dir_all(&config.data_dir).map_err(|source| ServerError::DataDir {
             path: config.data_dir.clone(),
@@ -183,38 +183,14 @@ impl Server {
         let pki = Pki::open_or_create(&config.data_dir)?;
         let store = open_store(&config)?;
         let stop = CancellationToken::new();
-        let cache = Cache::start(store.clone(), stop.clone()).await?;
-        cache
-            .wait(store.revision().await?)
-            .await
-            .map_err(ServerError::Bootstrap)?;
-        let listener = bind(&config).await?;
-        let local = listener.local_addr().map_err(ServerError::Inherited)?;
-        let advertised = bootstrap::advertised(config.advertise_address, local.ip())
-            .map(|address| SocketAddr::new(address, local.port()));
-        let app = Arc::new(App {
-            services: services(&config, &cache)?,
-            store: store.clone(),
-            cache,
-            authenticator: authenticator(&config, &pki)?,
-            kubelets: kubelets(&config, &pki)?,
-            tolerations: TolerationSeconds {
-                not_ready: config.default_not_ready_toleration_seconds,
-                unreachable: config.default_unreachable_toleration_seconds,
-            },
-            metrics: Metrics::default(),
-            address: advertised.unwrap_or(local).to_string(),
-            stopping: stop.clone(),
-            bootstrapped: AtomicBool::new(false),
-        });
-        let names = names(&config, local.ip(), advertised);
+        let listeners = listeners(&mut config).await?;
+        let address = listeners[0].local_addr().map_err(ServerError::Inherited)?;
+        let advertised = bootstrap::advertised(config.advertise_address, address.ip())
+            .map(|ip| SocketAddr::new(ip, address.port()));
+        let reached_at = advertised.unwrap_or(address);
+        let app = app(&config, &pki, store.clone(), reached_at, stop.clone()).await?;
+        let names = names(&config, address.ip(), advertised);
         let tls = tls::server(&pki.serving(&names)?, pki.ca_pem())?;
-        let connections = TaskTracker::new();
-        let router = front::router(app.clone());
-        let mut listeners = vec![listener];
-        for inherited in config.inherited {
-            listeners.push(listen::adopt(inherited).map_err(ServerError::Inherited)?);
-        }
         let endpoint = Endpoint {
             cidrs: config.service_cidrs,
             address: advertised,
@@ -222,21 +198,18 @@ impl Server {
         bootstrap::start(app.clone(), endpoint)
             .await
             .map_err(ServerError::Bootstrap)?;
-        expiry::start(app);
+        expiry::start(app.clone());
+        let connections = TaskTracker::new();
+        let router = front::router(app);
         for listener in listeners {
-            let accepting = listen::serve(
-                listener,
-                tls.clone(),
-                router.clone(),
-                connections.clone(),
-                stop.clone(),
-            );
-            connections.spawn(accepting);
+            let (tls, router) = (tls.clone(), router.clone());
+            let serving = listen::serve(listener, tls, router, connections.clone(), stop.clone());
+            connections.spawn(serving);
         }
-        let loopback = loopback(&pki, local)?;
-        tracing::info!(address = %local, "ready");
+        let loopback = loopback(&pki, address)?;
+        tracing::info!(%address, "ready");
         Ok(Self {
-            address: local,
+            address,
             loopback,
             store,
             stop,
@@ -303,11 +276,47 @@ fn open_store(config: &Config) -> Result<Arc<dyn Store>, ServerError> {
     }
 }
 
-async fn bind(config: &Config) -> Result<TcpListener, ServerError> {
+/// Our own socket first, then the inherited ones.
+async fn listeners(config: &mut Config) -> Result<Vec<TcpListener>, ServerError> {
     let address = SocketAddr::new(config.bind_address, config.secure_port);
-    listen::bind(address.ip(), address.port())
+    let own = listen::bind(address.ip(), address.port())
         .await
-        .map_err(|source| ServerError::Listen { address, source })
+        .map_err(|source| ServerError::Listen { address, source })?;
+    let mut listeners = vec![own];
+    for inherited in std::mem::take(&mut config.inherited) {
+        listeners.push(listen::adopt(inherited).map_err(ServerError::Inherited)?);
+    }
+    Ok(listeners)
+}
+
+/// The parts that requests share, with the cache filled.
+async fn app(
+    config: &Config,
+    pki: &Pki,
+    store: Arc<dyn Store>,
+    reached_at: SocketAddr,
+    stop: CancellationToken,
+) -> Result<Arc<App>, ServerError> {
+    let cache = Cache::start(store.clone(), stop.clone()).await?;
+    cache
+        .wait(store.revision().await?)
+        .await
+        .map_err(ServerError::Bootstrap)?;
+    Ok(Arc::new(App {
+        services: services(config, &cache)?,
+        store,
+        cache,
+        authenticator: authenticator(config, pki)?,
+        kubelets: kubelets(config, pki)?,
+        tolerations: TolerationSeconds {
+            not_ready: config.default_not_ready_toleration_seconds,
+            unreachable: config.default_unreachable_toleration_seconds,
+        },
+        metrics: Metrics::default(),
+        address: reached_at.to_string(),
+        stopping: stop,
+        bootstrapped: AtomicBool::new(false),
+    }))
 }
 
 /// The allocator, with what the stored Services hold.

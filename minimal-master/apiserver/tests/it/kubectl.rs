@@ -65,7 +65,12 @@ async fn applies_a_manifest_again_and_again() {
         .await;
     assert_eq!(out, "3/2/2");
     let out = cluster.ok(&format!("delete -f {file}")).await;
-    assert_eq!(out, "deployment.apps \"web\" deleted from default namespace\nservice \"web\" deleted from default namespace\n".replace(" from default namespace", ""));
+    // Newer kubectls add where it was deleted from.
+    let out = out.replace(" from default namespace", "");
+    assert_eq!(
+        out,
+        "deployment.apps \"web\" deleted\nservice \"web\" deleted\n"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -77,9 +77,10 @@ impl Cluster {
         path
     }
 
-    /// The machine's own kubectl, unmodified, with caches of its own.
+    /// An unmodified kubectl, the one that `KUBECTL` names or the machine's own, with caches of its own.
     pub fn kubectl(&self) -> Command {
-        let mut command = Command::new("kubectl");
+        let program = std::env::var("KUBECTL").unwrap_or_else(|_| "kubectl".to_owned());
+        let mut command = Command::new(program);
         command
             .env("KUBECONFIG", self.kubeconfig())
             .env("HOME", self.directory.path())
