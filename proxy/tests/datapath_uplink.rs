@@ -268,3 +268,27 @@ fn connections_outlive_a_restart_and_the_loss_of_their_backend() {
         }
     }
 }
+
+#[test]
+fn many_short_connections_do_not_run_out_of_source_ports() {
+    let (world, mut dataplane) = world(XdpMode::Auto);
+    let family = Family::V4;
+    node_port(&world, family, Protocol::Tcp)
+        .backend(world.node2.pod_ip(family), PORT, false)
+        .write(&mut dataplane.maps);
+    let to = to_node_port(&world, family);
+    // Three times as many as there are ports; whoever closes first keeps the tuple for a minute.
+    let one_client = || {
+        (0..3500).for_each(|i| {
+            let answer = ask_tcp(to).unwrap_or_else(|e| panic!("connection {i}: {e}"));
+            assert_eq!(answer.server, "pod2");
+        });
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| world.client.enter_and(one_client));
+        }
+    });
+    let drops = dataplane.maps.drops().expect("drops");
+    assert_eq!(drops[DropReason::NoSourcePort as usize].1.packets, 0);
+}

@@ -38,7 +38,7 @@ pub struct Timeouts {
     pub tcp_new: Ticks,
     /// TCP with both ends heard.
     pub tcp_established: Ticks,
-    /// TCP after a FIN or RST.
+    /// TCP after a FIN or RST; closed connections keep their source port for a shorter time.
     pub tcp_closing: Ticks,
     /// UDP (and anything else) before an answer.
     pub other_new: Ticks,

@@ -86,7 +86,10 @@ impl<A: Copy> Flow<A> {
     pub const fn state(&self) -> FlowState {
         match self.state {
             1 => FlowState::Established,
-            2 => FlowState::Closing,
+            2 => FlowState::ClientClosing,
+            3 => FlowState::ServerClosing,
+            4 => FlowState::Closed,
+            5 => FlowState::TimeWait,
             _ => FlowState::New,
         }
     }
@@ -105,7 +108,7 @@ pub mod flow_flags {
     pub const TO_STACK: u16 = 1 << 3;
 }
 
-/// How far a flow has come; decides its timeout.
+/// How far a flow has come; decides its lifetime. "Client" is who began it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u16)]
 pub enum FlowState {
@@ -114,8 +117,29 @@ pub enum FlowState {
     New = 0,
     /// Both ends have been heard.
     Established = 1,
-    /// TCP: a FIN or RST was seen.
-    Closing = 2,
+    /// TCP: the client has sent FIN, the server not yet.
+    ClientClosing = 2,
+    /// TCP: the server has sent FIN, the client not yet.
+    ServerClosing = 3,
+    /// TCP: both have sent FIN, the client first, or one has sent RST. The server's kernel has
+    /// forgotten the connection, so its tuple can serve another.
+    Closed = 4,
+    /// TCP: both have sent FIN, the server first. Its kernel keeps the tuple for a minute (TIME-WAIT,
+    /// RFC 9293 section 3.6.1) and may take a new connection on it for the old one.
+    TimeWait = 5,
+}
+
+impl FlowState {
+    /// A short name for tables.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Established => "established",
+            Self::ClientClosing | Self::ServerClosing => "closing",
+            Self::Closed => "closed",
+            Self::TimeWait => "time-wait",
+        }
+    }
 }
 
 plain! {

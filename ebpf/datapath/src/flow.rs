@@ -14,17 +14,27 @@ use crate::work::Work;
 /// Source ports that are tried before a flow is refused. With nine of ten ports to a remote end taken,
 /// one flow in a thousand fails.
 const PORT_ATTEMPTS: u32 = 64;
+/// How long a closed connection is left alone for its last packets before its port may be taken, in
+/// ticks: a quarter of a second.
+const LAST_PACKETS: Ticks = 2;
+/// How long a closed connection is remembered at most, in ticks: ten seconds.
+const CLOSED_LIFETIME: Ticks = 75;
+/// When a client that has heard nothing sends its SYN again, in ticks: a second (RFC 6298 section 2),
+/// less some.
+const SYN_AGAIN: Ticks = 6;
 
 /// How long a flow of this protocol may be idle in this state.
 #[inline(always)]
 const fn lifetime(config: &Config, protocol: u32, state: FlowState) -> Ticks {
+    let timeouts = &config.timeouts;
     let tcp = protocol == proto::TCP as u32;
     match state {
-        FlowState::New if tcp => config.timeouts.tcp_new,
-        FlowState::Established if tcp => config.timeouts.tcp_established,
-        FlowState::Closing => config.timeouts.tcp_closing,
-        FlowState::New => config.timeouts.other_new,
-        FlowState::Established => config.timeouts.other_established,
+        FlowState::New if tcp => timeouts.tcp_new,
+        FlowState::Established if tcp => timeouts.tcp_established,
+        FlowState::New => timeouts.other_new,
+        FlowState::Established => timeouts.other_established,
+        FlowState::Closed if timeouts.tcp_closing > CLOSED_LIFETIME => CLOSED_LIFETIME,
+        _ => timeouts.tcp_closing,
     }
 }
 
@@ -44,7 +54,7 @@ pub fn follow<A: Address, T: Tables<A>>(tables: &T, work: &mut Work<A>, headers:
     } = work;
     let changed = tables.with_flow(tuple, |flow| {
         let state = flow.state();
-        if is_expired(flow, now) || reopens(state, headers) {
+        if is_expired(flow, now) || reopens(flow, state, now, headers) {
             return None;
         }
         let next = next_state(state, flow.flags, headers);
@@ -72,19 +82,44 @@ pub fn follow<A: Address, T: Tables<A>>(tables: &T, work: &mut Work<A>, headers:
     true
 }
 
-/// A SYN begins a new connection on a tuple whose old one is closing.
+/// A SYN begins a new connection on a tuple whose old one is closing. So does one that is repeated on a
+/// translated source port: the server's kernel may hold that port's last connection (see
+/// [`FlowState::TimeWait`]), and another port gets through.
 #[inline(always)]
-const fn reopens(state: FlowState, headers: Headers) -> bool {
-    matches!(state, FlowState::Closing) && headers.tcp_flags & (SYN | ACK) == SYN
+const fn reopens<A>(flow: &Flow<A>, state: FlowState, now: Ticks, headers: Headers) -> bool {
+    if headers.tcp_flags & (SYN | ACK) != SYN {
+        return false;
+    }
+    match state {
+        FlowState::New => {
+            flow.flags & flow_flags::SNAT != 0 && now.wrapping_sub(flow.last_seen) >= SYN_AGAIN
+        }
+        FlowState::Established => false,
+        _ => true,
+    }
 }
 
 #[inline(always)]
 const fn next_state(state: FlowState, flow_flags: u16, headers: Headers) -> FlowState {
+    let from_server = flow_flags & flow_flags::REVERSE != 0;
     if headers.tcp_flags & (FIN | RST) != 0 {
-        return FlowState::Closing;
+        return closing_state(state, from_server, headers.tcp_flags & RST != 0);
     }
     match state {
-        FlowState::New if flow_flags & flow_flags::REVERSE != 0 => FlowState::Established,
+        FlowState::New if from_server => FlowState::Established,
+        other => other,
+    }
+}
+
+#[inline(always)]
+const fn closing_state(state: FlowState, from_server: bool, reset: bool) -> FlowState {
+    match state {
+        FlowState::TimeWait => FlowState::TimeWait,
+        _ if reset => FlowState::Closed,
+        FlowState::ClientClosing if from_server => FlowState::Closed,
+        FlowState::ServerClosing if !from_server => FlowState::TimeWait,
+        FlowState::New | FlowState::Established if from_server => FlowState::ServerClosing,
+        FlowState::New | FlowState::Established => FlowState::ClientClosing,
         other => other,
     }
 }
@@ -180,15 +215,27 @@ pub fn open<A: Address, T: Tables<A>>(
     work.flow.sport = work.tuple.sport;
     if port == SourcePort::Keep {
         derive_twin(work);
-        match claim(tables, work) {
+        match claim(tables, work, Taking::Idle) {
             Inserted::New => return store_forward(tables, work),
             Inserted::Full => return Err(DropReason::FlowTableFull),
             Inserted::Exists => {}
         }
     }
     let ports = PortRange::of(tables.config());
-    let mut search = Search { work, ports, next: ports.start(tables.random()), result: Inserted::Exists };
+    if work.next_port == 0 || work.tuple.protocol != proto::TCP as u32 {
+        work.next_port = ports.place(tables.random());
+    }
+    let mut search = Search {
+        work,
+        ports,
+        taking: Taking::Idle,
+        result: Inserted::Exists,
+    };
     tables.repeat(PORT_ATTEMPTS, &mut search);
+    if search.result == Inserted::Exists {
+        search.taking = Taking::Waiting;
+        tables.repeat(PORT_ATTEMPTS, &mut search);
+    }
     match search.result {
         Inserted::New => store_forward(tables, work),
         Inserted::Full => Err(DropReason::FlowTableFull),
@@ -196,44 +243,98 @@ pub fn open<A: Address, T: Tables<A>>(
     }
 }
 
+/// Whose source port a new flow may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taking {
+    /// Of flows that are over: idle for too long, or closed.
+    Idle,
+    /// Of connections in TIME-WAIT too: for want of a better one, and with luck.
+    Waiting,
+}
+
 /// The search for a free source port.
 struct Search<'a, A> {
     work: &'a mut Work<A>,
     ports: PortRange,
-    next: u32,
+    taking: Taking,
     result: Inserted,
 }
 
 impl<A: Address, T: Tables<A>> Step<T> for Search<'_, A> {
+    /// Goes to the next port; from one that is taken it leaps, so that a search crosses the whole range
+    /// instead of following in the wake of another CPU's.
     #[inline(always)]
     fn step(&mut self, tables: &T) -> bool {
-        self.work.flow.sport = Be16::new(self.ports.port(self.next));
-        self.next = self.ports.after(self.next);
+        let place = self.ports.within(self.work.next_port);
+        self.work.flow.sport = Be16::new(self.ports.at(place));
         derive_twin(self.work);
-        self.result = claim(tables, self.work);
-        self.result != Inserted::Exists
+        self.result = claim(tables, self.work, self.taking);
+        let taken = self.result == Inserted::Exists;
+        let leap = if taken {
+            self.ports.len / PORT_ATTEMPTS
+        } else {
+            0
+        };
+        self.work.next_port = place + 1 + leap;
+        !taken
     }
 }
 
 /// Tries to take the answer's tuple for this flow.
 #[inline(always)]
-fn claim<A: Address, T: Tables<A>>(tables: &T, work: &Work<A>) -> Inserted {
+fn claim<A: Address, T: Tables<A>>(tables: &T, work: &mut Work<A>, taking: Taking) -> Inserted {
     match tables.insert_flow(&work.twin_key, &work.twin) {
         Inserted::Exists => {}
         other => return other,
     }
     let now = work.flow.last_seen;
-    let free = tables.with_flow(&work.twin_key, |old| {
-        same_translation(old, &work.twin) || is_expired(old, now)
+    let Work {
+        twin_key,
+        twin,
+        former,
+        ..
+    } = work;
+    let over = tables.with_flow(twin_key, |old| {
+        former.src = old.dst;
+        former.dst = old.src;
+        former.sport = old.dport;
+        former.dport = old.sport;
+        same_translation(old, twin) || is_over(old, now, taking)
     });
-    if free == Some(false) {
+    if over == Some(false) {
         return Inserted::Exists;
     }
+    work.former.protocol = work.tuple.protocol;
+    forget_former(tables, work);
     if tables.put_flow(&work.twin_key, &work.twin) {
         Inserted::New
     } else {
         Inserted::Full
     }
+}
+
+/// Removes the entry that would lead packets of the former flow into the new one; unless its client has
+/// begun another flow by it meanwhile.
+#[inline(always)]
+fn forget_former<A: Address, T: Tables<A>>(tables: &T, work: &Work<A>) {
+    let Work { flow, former, .. } = work;
+    let leads_here = tables.with_flow(former, |old| {
+        let ports = (old.sport.0 ^ flow.sport.0) | (old.dport.0 ^ flow.dport.0);
+        old.src.differs(flow.src) | old.dst.differs(flow.dst) | ports as u32 == 0
+    });
+    if leads_here == Some(true) {
+        tables.delete_flow(former);
+    }
+}
+
+#[inline(always)]
+const fn is_over<A>(flow: &Flow<A>, now: Ticks, taking: Taking) -> bool {
+    if is_expired(flow, now) {
+        return true;
+    }
+    let waiting = matches!(taking, Taking::Waiting) && flow.state == FlowState::TimeWait as u16;
+    let closed = flow.state == FlowState::Closed as u16 || waiting;
+    closed && now.wrapping_sub(flow.last_seen) >= LAST_PACKETS
 }
 
 #[inline(always)]
@@ -270,19 +371,29 @@ impl PortRange {
         Self { min, len }
     }
 
+    /// A place of the search, evenly by `random`. Ports that cannot be foretold are what protects
+    /// datagrams from forged answers (RFC 5452); TCP has its sequence numbers, and gains more from
+    /// ports that have rested.
     #[inline(always)]
-    const fn start(self, random: u32) -> u32 {
+    const fn place(self, random: u32) -> u32 {
         ((random as u64 * self.len as u64) >> 32) as u32
     }
 
+    /// A place in the range. What is beyond its end begins it anew.
     #[inline(always)]
-    const fn after(self, index: u32) -> u32 {
-        if index + 1 < self.len { index + 1 } else { 0 }
+    const fn within(self, place: u32) -> u32 {
+        if place < self.len {
+            place
+        } else if place - self.len < self.len {
+            place - self.len
+        } else {
+            0
+        }
     }
 
     #[inline(always)]
-    const fn port(self, index: u32) -> u16 {
-        self.min.wrapping_add(index as u16)
+    const fn at(self, place: u32) -> u16 {
+        self.min.wrapping_add(place as u16)
     }
 }
 

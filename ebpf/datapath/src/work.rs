@@ -18,4 +18,9 @@ pub struct Work<A> {
     pub(crate) twin: Flow<A>,
     /// The key under which the frontend was looked up.
     pub(crate) frontend_key: FrontendKey<A>,
+    /// The key of a former flow whose source port is taken.
+    pub(crate) former: Tuple<A>,
+    /// Where the search for a source port goes on: kept from one packet to the next, so that the ports
+    /// tried first are those whose last use is longest ago.
+    pub(crate) next_port: u32,
 }

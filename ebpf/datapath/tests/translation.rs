@@ -2,12 +2,13 @@
 
 mod support;
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 
 use proptest::prelude::*;
 use sluice_common::{
-    Backend, Be16, DropReason, Frontend, FrontendKey, Ipv4, Ipv6, Plain, Range, backend_flags, cidr_flags,
-    frontend_flags,
+    Backend, Be16, DropReason, Frontend, FrontendKey, Ipv4, Ipv6, Plain, Range, backend_flags,
+    cidr_flags, frontend_flags,
 };
 use sluice_datapath::parse::Network;
 use sluice_datapath::uplink::{Route, Verdict, egress, ingress};
@@ -29,10 +30,18 @@ struct Players {
     outside: &'static str,
 }
 
-const V4: Players =
-    Players { client: "203.0.113.5", node: "198.18.0.11", pod: "10.244.1.2", outside: "192.0.2.9" };
-const V6: Players =
-    Players { client: "2001:db8::5", node: "fd00::1", pod: "fd00:10:244::2", outside: "2001:db8::9" };
+const V4: Players = Players {
+    client: "203.0.113.5",
+    node: "198.18.0.11",
+    pod: "10.244.1.2",
+    outside: "192.0.2.9",
+};
+const V6: Players = Players {
+    client: "2001:db8::5",
+    node: "fd00::1",
+    pod: "fd00:10:244::2",
+    outside: "2001:db8::9",
+};
 
 fn work<A: Plain>() -> Work<A> {
     // SAFETY: made of Plain types only, of which all zero is a value.
@@ -43,29 +52,54 @@ fn is_v4(frame: &Frame) -> bool {
     frame.0.get(12..14) == Some(&[0x08, 0x00])
 }
 
+thread_local! {
+    /// Working memory outlives a packet, as it does in the kernel.
+    static WORK_V4: RefCell<Work<Ipv4>> = RefCell::new(work());
+    static WORK_V6: RefCell<Work<Ipv6>> = RefCell::new(work());
+}
+
 fn enter(node: &Node, frame: &mut Frame) -> Verdict {
-    if is_v4(frame) { ingress(frame, node, &mut work::<Ipv4>()) } else { ingress(frame, node, &mut work::<Ipv6>()) }
+    if is_v4(frame) {
+        WORK_V4.with_borrow_mut(|work| ingress(frame, node, work))
+    } else {
+        WORK_V6.with_borrow_mut(|work| ingress(frame, node, work))
+    }
 }
 
 fn leave(node: &Node, frame: &mut Frame) -> Verdict {
-    if is_v4(frame) { egress(frame, node, &mut work::<Ipv4>()) } else { egress(frame, node, &mut work::<Ipv6>()) }
+    if is_v4(frame) {
+        WORK_V4.with_borrow_mut(|work| egress(frame, node, work))
+    } else {
+        WORK_V6.with_borrow_mut(|work| egress(frame, node, work))
+    }
 }
 
 /// Adds a service at `addr`:`port` with one backend at `pod`:8080 on this node or elsewhere.
 fn serve<A: Side + Network + From<A>>(node: &mut Node, addr: A, pod: Ipv6, port: u16, local: bool) {
     let id = node.maglev.len() as u32 + 1;
     let flags = backend_flags::EXTERNAL | if local { backend_flags::LOCAL } else { 0 };
-    let backend = Backend { addr: pod, service_id: id, port: Be16::new(8080), flags, reserved: [0; 2] };
+    let backend = Backend {
+        addr: pod,
+        service_id: id,
+        port: Be16::new(8080),
+        flags,
+        reserved: [0; 2],
+    };
     node.backends.insert(id, backend);
     node.maglev.push(id);
     for protocol in [TCP, UDP] {
         let value = Frontend {
             service_id: id,
             flags: frontend_flags::EXTERNAL,
-            external: Range { offset: id - 1, len: 1 },
+            external: Range {
+                offset: id - 1,
+                len: 1,
+            },
             ..Frontend::default()
         };
-        A::of_mut(node).frontends.insert(FrontendKey::new(addr, Be16::new(port), protocol), value);
+        A::of_mut(node)
+            .frontends
+            .insert(FrontendKey::new(addr, Be16::new(port), protocol), value);
     }
 }
 
@@ -80,7 +114,10 @@ fn world(players: Players, local: bool) -> Node {
 }
 
 fn request(players: Players, protocol: u8, sport: u16) -> Spec {
-    Spec { tcp_flags: SYN, ..Spec::new(protocol, (players.client, sport), (players.node, 30080)) }
+    Spec {
+        tcp_flags: SYN,
+        ..Spec::new(protocol, (players.client, sport), (players.node, 30080))
+    }
 }
 
 fn ip(text: &str) -> IpAddr {
@@ -95,7 +132,10 @@ fn a_local_backend_sees_its_client_and_its_answer_comes_from_the_service() {
         assert_eq!(enter(&node, &mut frame), Verdict::Pass);
         let there = read(&frame);
         assert_eq!((there.src, there.sport), (ip(players.client), 1234));
-        assert_eq!((there.dst, there.dport, there.ttl), (ip(players.pod), 8080, 64));
+        assert_eq!(
+            (there.dst, there.dport, there.ttl),
+            (ip(players.pod), 8080, 64)
+        );
         let mut answer = there.answer().frame();
         assert_eq!(leave(&node, &mut answer), Verdict::Pass);
         let back = read(&answer);
@@ -111,7 +151,10 @@ fn a_backend_elsewhere_sees_the_node_and_both_ways_are_routed() {
         let mut frame = request(players, protocol, 1234).frame();
         assert_eq!(enter(&node, &mut frame), Verdict::Send(2));
         let there = read(&frame);
-        assert_eq!((there.src, there.dst, there.dport), (ip(players.node), ip(players.pod), 8080));
+        assert_eq!(
+            (there.src, there.dst, there.dport),
+            (ip(players.node), ip(players.pod), 8080)
+        );
         assert_eq!(there.ttl, 63);
         assert!((61000..=61999).contains(&there.sport));
         assert_eq!(frame.0[..12], [4, 0, 5, 0, 6, 0, 1, 0, 2, 0, 3, 0]);
@@ -119,7 +162,10 @@ fn a_backend_elsewhere_sees_the_node_and_both_ways_are_routed() {
         assert_eq!(enter(&node, &mut answer), Verdict::Send(2));
         let back = read(&answer);
         assert_eq!((back.src, back.sport), (ip(players.node), 30080));
-        assert_eq!((back.dst, back.dport, back.ttl), (ip(players.client), 1234, 62));
+        assert_eq!(
+            (back.dst, back.dport, back.ttl),
+            (ip(players.client), 1234, 62)
+        );
     }
 }
 
@@ -148,13 +194,110 @@ fn flows_to_one_backend_never_share_a_source_port_and_run_out_cleanly() {
             assert!(seen.insert(read(&frame).sport), "a port was given twice");
         }
     }
-    assert!(seen.len() >= 90, "only {} of 100 ports were found", seen.len());
+    assert!(
+        seen.len() >= 90,
+        "only {} of 100 ports were found",
+        seen.len()
+    );
     let mut frames = (101..=200).map(|sport| request(V4, UDP, sport).frame());
     assert!(frames.any(|mut frame| enter(&node, &mut frame) == Verdict::Drop));
     assert_eq!(node.drops.borrow().last(), Some(&DropReason::NoSourcePort));
     node.now.set(node.now.get() + 11);
     let mut frame = request(V4, UDP, 300).frame();
-    assert_eq!(enter(&node, &mut frame), Verdict::Send(2), "idle flows give their ports back");
+    assert_eq!(
+        enter(&node, &mut frame),
+        Verdict::Send(2),
+        "idle flows give their ports back"
+    );
+}
+
+/// A TCP connection through the node: handshake, then FIN from both ends. The answers' tuple.
+fn connect_and_close(node: &Node, sport: u16, server_first: bool) -> Option<Spec> {
+    let packet = |flags| Spec {
+        tcp_flags: flags,
+        ..request(V4, TCP, sport)
+    };
+    let mut syn = packet(SYN).frame();
+    if enter(node, &mut syn) != Verdict::Send(2) {
+        return None;
+    }
+    let answer = read(&syn).answer();
+    let reply = |flags| {
+        Spec {
+            tcp_flags: flags,
+            ..answer.clone()
+        }
+        .frame()
+    };
+    assert_eq!(enter(node, &mut reply(0x12)), Verdict::Send(2));
+    let mut ends = [packet(0x11).frame(), reply(0x11)];
+    if server_first {
+        ends.reverse();
+    }
+    for mut fin in ends {
+        assert_eq!(enter(node, &mut fin), Verdict::Send(2));
+    }
+    Some(answer)
+}
+
+#[test]
+fn closed_connections_give_their_ports_back_at_once_and_waiting_ones_when_there_is_no_other() {
+    for server_first in [false, true] {
+        let mut node = world(V4, false);
+        node.config.snat_port_max = node.config.snat_port_min + 99;
+        node.config.timeouts.tcp_closing = 900;
+        for connection in 0..5000u32 {
+            if connection % 20 == 0 {
+                node.now.set(node.now.get() + 1);
+            }
+            let sport = 1 + (connection % 60_000) as u16;
+            assert!(
+                connect_and_close(&node, sport, server_first).is_some(),
+                "connection {connection}"
+            );
+        }
+        assert!(node.drops.borrow().is_empty());
+        assert!(
+            node.v4.flows.borrow().len() <= 2 * 100,
+            "former flows leave nothing behind"
+        );
+    }
+}
+
+#[test]
+fn waiting_ports_rest_while_others_are_free() {
+    let node = world(V4, false);
+    let mut last = std::collections::HashMap::new();
+    for connection in 0..2000u16 {
+        node.now.set(node.now.get() + 3);
+        let answer = connect_and_close(&node, 1 + connection, true).expect("a port");
+        if let Some(before) = last.insert(answer.dport, connection) {
+            assert!(
+                connection - before >= 900,
+                "port {} rested for {}",
+                answer.dport,
+                connection - before
+            );
+        }
+    }
+}
+
+#[test]
+fn a_live_connection_keeps_its_port_and_a_repeated_syn_gets_another() {
+    let mut node = world(V4, false);
+    node.config.snat_port_max = node.config.snat_port_min;
+    let mut syn = request(V4, TCP, 1).frame();
+    assert_eq!(enter(&node, &mut syn), Verdict::Send(2));
+    node.now.set(node.now.get() + 5);
+    assert_eq!(
+        enter(&node, &mut request(V4, TCP, 2).frame()),
+        Verdict::Drop
+    );
+    node.config.snat_port_max += 1;
+    node.now.set(node.now.get() + 3);
+    let mut again = request(V4, TCP, 1).frame();
+    assert_eq!(enter(&node, &mut again), Verdict::Send(2));
+    assert_ne!(read(&again).sport, read(&syn).sport);
 }
 
 #[test]
@@ -163,7 +306,10 @@ fn a_forgotten_answer_entry_is_made_again_by_the_next_packet_of_a_later_tick() {
     let mut frame = request(V4, UDP, 1234).frame();
     enter(&node, &mut frame);
     let answer = read(&frame).answer();
-    node.v4.flows.borrow_mut().retain(|key, _| key.dst != node.config.node_v4 || key.dport == Be16::new(30080));
+    node.v4
+        .flows
+        .borrow_mut()
+        .retain(|key, _| key.dst != node.config.node_v4 || key.dport == Be16::new(30080));
     assert_eq!(node.v4.flows.borrow().len(), 1);
     node.now.set(node.now.get() + 1);
     enter(&node, &mut request(V4, UDP, 1234).frame());
@@ -178,9 +324,19 @@ fn datagrams_move_when_their_backend_leaves_and_connections_do_not() {
         let other: IpAddr = "10.244.9.9".parse().unwrap();
         let record = node.backends[&1];
         node.backends.insert(1, Backend { flags: 0, ..record });
-        node.backends.insert(5, Backend { addr: other.into(), ..record });
+        node.backends.insert(
+            5,
+            Backend {
+                addr: other.into(),
+                ..record
+            },
+        );
         node.maglev[0] = 5;
-        let mut frame = Spec { tcp_flags: 0x10, ..request(V4, protocol, 1234) }.frame();
+        let mut frame = Spec {
+            tcp_flags: 0x10,
+            ..request(V4, protocol, 1234)
+        }
+        .frame();
         assert_eq!(enter(&node, &mut frame), Verdict::Send(2));
         assert_eq!(read(&frame).dst == other, moves);
     }
@@ -190,12 +346,29 @@ fn datagrams_move_when_their_backend_leaves_and_connections_do_not() {
 fn a_new_connection_on_a_closing_tuple_chooses_anew() {
     let mut node = world(V4, true);
     enter(&node, &mut request(V4, TCP, 1234).frame());
-    enter(&node, &mut Spec { tcp_flags: 0x11, ..request(V4, TCP, 1234) }.frame());
+    enter(
+        &node,
+        &mut Spec {
+            tcp_flags: 0x11,
+            ..request(V4, TCP, 1234)
+        }
+        .frame(),
+    );
     let other: IpAddr = "10.244.9.9".parse().unwrap();
     let record = node.backends[&1];
-    node.backends.insert(5, Backend { addr: other.into(), ..record });
+    node.backends.insert(
+        5,
+        Backend {
+            addr: other.into(),
+            ..record
+        },
+    );
     node.maglev[0] = 5;
-    let mut last_ack = Spec { tcp_flags: 0x10, ..request(V4, TCP, 1234) }.frame();
+    let mut last_ack = Spec {
+        tcp_flags: 0x10,
+        ..request(V4, TCP, 1234)
+    }
+    .frame();
     enter(&node, &mut last_ack);
     assert_eq!(read(&last_ack).dst, ip(V4.pod));
     let mut again = request(V4, TCP, 1234).frame();
@@ -207,15 +380,26 @@ fn a_new_connection_on_a_closing_tuple_chooses_anew() {
 fn a_service_without_backends_answers_with_a_reset_or_an_error() {
     for players in [V4, V6] {
         let mut node = world(players, true);
-        for frontend in node.v4.frontends.values_mut().chain(node.v6.frontends.values_mut()) {
+        for frontend in node
+            .v4
+            .frontends
+            .values_mut()
+            .chain(node.v6.frontends.values_mut())
+        {
             frontend.external.len = 0;
         }
         let sent = request(players, TCP, 1234);
         let mut frame = sent.frame();
         assert_eq!(enter(&node, &mut frame), Verdict::Reply);
         let reset = read(&frame);
-        assert_eq!((reset.src, reset.sport, reset.tcp_flags), (ip(players.node), 30080, 0x14));
-        assert_eq!((reset.dst, reset.dport, reset.payload.len()), (ip(players.client), 1234, 0));
+        assert_eq!(
+            (reset.src, reset.sport, reset.tcp_flags),
+            (ip(players.node), 30080, 0x14)
+        );
+        assert_eq!(
+            (reset.dst, reset.dport, reset.payload.len()),
+            (ip(players.client), 1234, 0)
+        );
         let header = frame.0.len() - 20;
         let acknowledged = 1 + 1 + sent.payload.len() as u32;
         assert_eq!(frame.0[header + 8..header + 12], acknowledged.to_be_bytes());
@@ -224,7 +408,10 @@ fn a_service_without_backends_answers_with_a_reset_or_an_error() {
         let mut frame = before.clone();
         assert_eq!(enter(&node, &mut frame), Verdict::Reply);
         let error = read(&frame);
-        assert_eq!((error.src, error.dst), (ip(players.node), ip(players.client)));
+        assert_eq!(
+            (error.src, error.dst),
+            (ip(players.node), ip(players.client))
+        );
         let quoted = if players.node == V4.node { 28 } else { 48 };
         assert_eq!(frame.0[frame.0.len() - quoted..], before.0[14..14 + quoted]);
     }
@@ -235,8 +422,16 @@ fn pods_leave_with_the_nodes_address_and_answers_find_them() {
     for (players, protocols) in [(V4, [TCP, UDP, 1]), (V6, [TCP, UDP, 58])] {
         let mut node = Node::new();
         match ip(players.pod) {
-            IpAddr::V4(pod) => drop(node.v4.cidrs.insert(pod.into(), cidr_flags::MASQUERADE_SOURCE)),
-            IpAddr::V6(pod) => drop(node.v6.cidrs.insert(pod.into(), cidr_flags::MASQUERADE_SOURCE)),
+            IpAddr::V4(pod) => drop(
+                node.v4
+                    .cidrs
+                    .insert(pod.into(), cidr_flags::MASQUERADE_SOURCE),
+            ),
+            IpAddr::V6(pod) => drop(
+                node.v6
+                    .cidrs
+                    .insert(pod.into(), cidr_flags::MASQUERADE_SOURCE),
+            ),
         }
         for protocol in protocols {
             let dport = if matches!(protocol, 1 | 58) { 0 } else { 53 };
@@ -245,7 +440,10 @@ fn pods_leave_with_the_nodes_address_and_answers_find_them() {
             let mut frame = sent.frame();
             assert_eq!(leave(&node, &mut frame), Verdict::Pass);
             let there = read(&frame);
-            assert_eq!((there.src, there.dst, there.dport), (ip(players.node), ip(players.outside), dport));
+            assert_eq!(
+                (there.src, there.dst, there.dport),
+                (ip(players.node), ip(players.outside), dport)
+            );
             assert!(there.sport >= 61000);
             let mut answer = there.answer().frame();
             assert_eq!(enter(&node, &mut answer), Verdict::Pass);
@@ -263,7 +461,10 @@ fn pods_leave_with_the_nodes_address_and_answers_find_them() {
 fn a_full_flow_table_is_counted_and_leaves_nothing_half_made() {
     let mut node = world(V4, false);
     node.room = 1;
-    assert_eq!(enter(&node, &mut request(V4, UDP, 1).frame()), Verdict::Drop);
+    assert_eq!(
+        enter(&node, &mut request(V4, UDP, 1).frame()),
+        Verdict::Drop
+    );
     assert_eq!(*node.drops.borrow(), [DropReason::FlowTableFull]);
     assert!(node.v4.flows.borrow().is_empty());
 }

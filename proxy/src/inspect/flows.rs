@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
-use sluice_common::{FlowState, Ticks, Tuple, flow_flags as flags, millis_from_ticks, proto};
+use sluice_common::{Ticks, Tuple, flow_flags as flags, millis_from_ticks, proto};
 
 use super::{name_of, names, table};
 use crate::maps::{FlowEntry, MapError, Observe, Tables};
@@ -69,11 +69,7 @@ fn row(entry: &FlowEntry, service: String, now: Ticks) -> FlowRow {
         new_source,
         new_destination,
         direction: direction(flow.flags),
-        state: match flow.state() {
-            FlowState::New => "new",
-            FlowState::Established => "established",
-            FlowState::Closing => "closing",
-        },
+        state: flow.state().label(),
         service,
         backend: flow.backend_id,
         age_seconds: since(flow.created),

@@ -38,7 +38,13 @@ impl Spec {
 
     /// The packet that answers this one.
     pub fn answer(&self) -> Self {
-        Self { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport, ..self.clone() }
+        Self {
+            src: self.dst,
+            dst: self.src,
+            sport: self.dport,
+            dport: self.sport,
+            ..self.clone()
+        }
     }
 
     pub fn frame(&self) -> Frame {
@@ -47,7 +53,11 @@ impl Spec {
         let sum = checksum(&[&self.pseudo(transport.len()), &transport]);
         transport[at..at + 2].copy_from_slice(&sum.to_be_bytes());
         let mut bytes = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
-        bytes.extend(if self.src.is_ipv4() { [0x08, 0x00] } else { [0x86, 0xdd] });
+        bytes.extend(if self.src.is_ipv4() {
+            [0x08, 0x00]
+        } else {
+            [0x86, 0xdd]
+        });
         bytes.extend(self.network(transport.len()));
         bytes.extend(transport);
         Frame(bytes)
@@ -57,7 +67,24 @@ impl Spec {
         let ports = [self.sport.to_be_bytes(), self.dport.to_be_bytes()].concat();
         let head = match self.protocol {
             6 => {
-                let rest = [0, 0, 0, 1, 0, 0, 0, 2, 0x50, self.tcp_flags, 0xff, 0xff, 0, 0, 0, 0];
+                let rest = [
+                    0,
+                    0,
+                    0,
+                    1,
+                    0,
+                    0,
+                    0,
+                    2,
+                    0x50,
+                    self.tcp_flags,
+                    0xff,
+                    0xff,
+                    0,
+                    0,
+                    0,
+                    0,
+                ];
                 [ports, rest.to_vec()].concat()
             }
             17 => {
@@ -153,16 +180,22 @@ pub fn read(frame: &Frame) -> Spec {
     let (src, dst, protocol, ttl, start): (IpAddr, IpAddr, u8, u8, usize) = if v4 {
         let len = usize::from(network[0] & 0xf) * 4;
         assert_eq!(checksum(&[&network[..len]]), 0, "IPv4 header checksum");
-        let ip = |at: usize| IpAddr::from(<[u8; 4]>::try_from(&network[at..at + 4]).expect("4 bytes"));
+        let ip =
+            |at: usize| IpAddr::from(<[u8; 4]>::try_from(&network[at..at + 4]).expect("4 bytes"));
         (ip(12), ip(16), network[9], network[8], len)
     } else {
-        let ip = |at: usize| IpAddr::from(<[u8; 16]>::try_from(&network[at..at + 16]).expect("16 bytes"));
+        let ip = |at: usize| {
+            IpAddr::from(<[u8; 16]>::try_from(&network[at..at + 16]).expect("16 bytes"))
+        };
         (ip(8), ip(24), network[6], network[7], 40)
     };
     let transport = &network[start..];
     let sum = checksum(&[&pseudo(src, dst, protocol, transport.len()), transport]);
     let none = protocol == 17 && v4 && transport[6..8] == [0, 0];
-    assert!(sum == 0 || none, "transport checksum of {src} > {dst}, protocol {protocol}");
+    assert!(
+        sum == 0 || none,
+        "transport checksum of {src} > {dst}, protocol {protocol}"
+    );
     let word = |at: usize| u16::from_be_bytes([transport[at], transport[at + 1]]);
     let (sport, dport, head) = match protocol {
         6 => (word(0), word(2), 20),

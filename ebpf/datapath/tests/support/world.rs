@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use sluice_common::{
-    AffinityKey, AffinityValue, Backend, Cidr, Config, DropReason, Flow, Frontend, FrontendKey, Ipv4, Ipv6,
-    Ticks, Timeouts, Tuple,
+    AffinityKey, AffinityValue, Backend, Cidr, Config, DropReason, Flow, Frontend, FrontendKey,
+    Ipv4, Ipv6, Ticks, Timeouts, Tuple,
 };
 use sluice_datapath::tables::{Frontends, Inserted, Services, Step, Tables, World};
 use sluice_datapath::uplink::{Route, Router};
@@ -21,7 +21,11 @@ pub struct FamilyTables<A> {
 
 impl<A> Default for FamilyTables<A> {
     fn default() -> Self {
-        Self { frontends: HashMap::new(), flows: RefCell::default(), cidrs: HashMap::new() }
+        Self {
+            frontends: HashMap::new(),
+            flows: RefCell::default(),
+            cidrs: HashMap::new(),
+        }
     }
 }
 
@@ -72,7 +76,11 @@ impl Node {
             config,
             now: Cell::new(1_000_000),
             random: Cell::new(7),
-            route: Route::Via { ifindex: 2, src: [1, 2, 3], dst: [4, 5, 6] },
+            route: Route::Via {
+                ifindex: 2,
+                src: [1, 2, 3],
+                dst: [4, 5, 6],
+            },
             drops: RefCell::default(),
             connections: Cell::new(0),
             room: usize::MAX,
@@ -85,7 +93,11 @@ impl World for Node {
         self.now.get()
     }
     fn random(&self) -> u32 {
-        let next = self.random.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let next = self
+            .random
+            .get()
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         self.random.set(next);
         (next >> 32) as u32
     }
