@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::cgroups::Hierarchies;
 use crate::layout::{Layout, Machine};
-use crate::spawn::Part;
+use crate::spawn::{self, Part};
 use crate::{images, logs};
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -167,8 +168,15 @@ pub fn wait_until_ready(layout: &Layout, part: &Part) -> Result<()> {
 }
 
 /// Gives a node an image archive; the same image again changes nothing.
-pub fn import(layout: &Layout, node: Machine, archive: &Path) -> Result<()> {
-    let output = Command::new("ctr")
+pub fn import(
+    layout: &Layout,
+    hierarchies: &Hierarchies,
+    node: Machine,
+    archive: &Path,
+) -> Result<()> {
+    let mut command = Command::new("ctr");
+    spawn::settle(&mut command, layout, hierarchies, node)?;
+    let output = command
         .arg("--address")
         .arg(layout.containerd_socket(node))
         .args(["--namespace", "k8s.io", "images", "import"])

@@ -70,16 +70,15 @@ impl Part {
     }
 
     fn start(&self, layout: &Layout, hierarchies: &Hierarchies) -> Result<Identity> {
-        let namespace = netns::open(&layout.namespace(self.machine))?;
-        let doors = hierarchies.doors(&layout.cgroup(self.machine).join(cgroups::SYSTEM))?;
         let log = open_log(&self.log(layout))?;
         let mut command = self.command()?;
         command
             .stdout(log.try_clone()?)
             .stderr(log)
             .current_dir("/");
-        // SAFETY: between fork and exec the closure makes system calls only; it neither allocates nor locks.
-        unsafe { command.pre_exec(move || settle(&namespace, &doors)) };
+        settle(&mut command, layout, hierarchies, self.machine)?;
+        // SAFETY: between fork and exec the closure makes one system call; it neither allocates nor locks.
+        unsafe { command.pre_exec(|| Ok(nix::unistd::setsid().map(drop)?)) };
         let child = command
             .spawn()
             .with_context(|| format!("cannot run {}", self.program.display()))?;
@@ -122,16 +121,29 @@ pub fn log(layout: &Layout, machine: Machine, part: &str) -> PathBuf {
     layout.logs().join(format!("{}-{part}.log", machine.name()))
 }
 
-fn settle(namespace: &File, doors: &[File]) -> io::Result<()> {
+/// Makes the command run on a machine: in its network namespace, and in its cgroup, where `sluice down`
+/// finds it even if whoever started it was killed.
+pub fn settle(
+    command: &mut Command,
+    layout: &Layout,
+    hierarchies: &Hierarchies,
+    machine: Machine,
+) -> Result<()> {
+    let namespace = netns::open(&layout.namespace(machine))?;
+    let doors = hierarchies.doors(&layout.cgroup(machine).join(cgroups::SYSTEM))?;
+    // SAFETY: between fork and exec the closure makes system calls only; it neither allocates nor locks.
+    unsafe { command.pre_exec(move || enter(&namespace, &doors)) };
+    Ok(())
+}
+
+fn enter(namespace: &File, doors: &[File]) -> io::Result<()> {
     for door in doors {
         // SAFETY: one byte from a constant to an open descriptor.
         if unsafe { libc::write(door.as_raw_fd(), c"0".as_ptr().cast(), 1) } < 0 {
             return Err(io::Error::last_os_error());
         }
     }
-    setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET)?;
-    nix::unistd::setsid()?;
-    Ok(())
+    Ok(setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET)?)
 }
 
 fn open_log(path: &Path) -> io::Result<File> {

@@ -2,7 +2,7 @@
 //! again after a crash, a kill or a reboot heals the cluster.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread;
 use std::time::Instant;
 
@@ -103,7 +103,7 @@ fn directories(layout: &Layout, hierarchies: &Hierarchies) -> Result<()> {
         fs::create_dir_all(layout.machine_run(machine))?;
     }
     fs::create_dir_all(layout.pins())?;
-    for machine in Machine::nodes().chain([Machine::Master]) {
+    for machine in Machine::all() {
         hierarchies.create(&layout.cgroup(machine))?;
     }
     Ok(())
@@ -138,7 +138,8 @@ fn node(parts: &Parts, machine: Machine, major: u32, archives: &[PathBuf]) -> Re
 }
 
 fn import(parts: &Parts, machine: Machine, archives: &[PathBuf]) -> Result<()> {
-    let give = |archive: &PathBuf| containerd::import(parts.layout, machine, Path::new(archive));
+    let give =
+        |archive: &PathBuf| containerd::import(parts.layout, parts.hierarchies, machine, archive);
     archives.iter().try_for_each(give)
 }
 

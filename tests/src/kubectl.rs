@@ -80,7 +80,13 @@ impl Kubectl {
             .stderr(Stdio::piped())
             .spawn()?;
         let mut input = child.stdin.take().context("no standard input")?;
-        input.write_all(manifest.as_bytes())?;
+        // A manifest in braces would be taken for JSON.
+        let mark = if manifest.starts_with('{') {
+            "---\n"
+        } else {
+            ""
+        };
+        input.write_all(format!("{mark}{manifest}").as_bytes())?;
         drop(input);
         Ok(child.wait_with_output()?)
     }

@@ -13,8 +13,9 @@ use kube::api::{Api, AttachParams};
 use serde::Deserialize;
 use tokio::io::AsyncReadExt;
 
+use crate::cgroups::Hierarchies;
 use crate::layout::{Layout, Machine};
-use crate::netns;
+use crate::spawn;
 
 /// After how long a request of a continuous load has failed.
 pub const TIMEOUT_MILLIS: u64 = 1000;
@@ -86,6 +87,8 @@ pub struct Generator<'a> {
     pub client: &'a Client,
     /// The static binary.
     pub program: PathBuf,
+    /// The control groups that the processes are put into.
+    pub hierarchies: &'a Hierarchies,
 }
 
 impl Generator<'_> {
@@ -114,11 +117,9 @@ impl Generator<'_> {
 
     /// Sends requests from the machine outside the cluster.
     pub async fn outside(&self, url: &str, requests: u64) -> Result<Report> {
-        let mut command = Command::new(&self.program);
+        let mut command = self.command()?;
         command.args(["load", url, "--json", "--requests", &requests.to_string()]);
-        let namespace = netns::open(&self.layout.namespace(Machine::Client))?;
-        let output =
-            tokio::task::block_in_place(|| netns::within(&namespace, || command.output()))?;
+        let output = tokio::task::block_in_place(|| command.output());
         let output = output.context("cannot run the load generator")?;
         serde_json::from_slice(&output.stdout).map_err(|_| {
             anyhow!(
@@ -130,22 +131,13 @@ impl Generator<'_> {
 
     /// Starts requests from outside that go on until the load is dropped.
     pub fn continuous(&self, url: &str) -> Result<Continuous> {
-        let mut command = Command::new(&self.program);
+        let mut command = self.command()?;
         command
-            .args([
-                "load",
-                url,
-                "--continuous",
-                "--duration-ms",
-                "300000",
-                "--timeout-ms",
-                &TIMEOUT_MILLIS.to_string(),
-            ])
+            .args(["load", url, "--continuous", "--duration-ms", "300000"])
+            .args(["--timeout-ms", &TIMEOUT_MILLIS.to_string()])
             .args(["--interval-ms", "50", "--concurrency", "8"])
             .stdout(Stdio::piped());
-        let namespace = netns::open(&self.layout.namespace(Machine::Client))?;
-        let mut child = netns::within(&namespace, || command.spawn())?
-            .context("cannot run the load generator")?;
+        let mut child = command.spawn().context("cannot run the load generator")?;
         let Some(output) = child.stdout.take() else {
             bail!("the load generator has no output");
         };
@@ -154,6 +146,15 @@ impl Generator<'_> {
             child,
             lines: Some(lines),
         })
+    }
+}
+
+impl Generator<'_> {
+    /// The generator as a process of the machine outside.
+    fn command(&self) -> Result<Command> {
+        let mut command = Command::new(&self.program);
+        spawn::settle(&mut command, self.layout, self.hierarchies, Machine::Client)?;
+        Ok(command)
     }
 }
 

@@ -9,6 +9,7 @@ mod services;
 use anyhow::{Result, bail};
 use kube::Client;
 
+use crate::cgroups::Hierarchies;
 use crate::images::Binaries;
 use crate::layout::{Layout, Machine};
 use crate::progress::{Step, say};
@@ -21,10 +22,12 @@ const REQUESTS: u64 = 10_000;
 pub async fn run(layout: &Layout, client: &Client, binaries: &Binaries) -> Result<()> {
     let pods = services::show(client).await?;
     let addresses = services::addresses(client).await?;
+    let hierarchies = Hierarchies::find()?;
     let generator = Generator {
         layout,
         client,
         program: binaries.echo(),
+        hierarchies: &hierarchies,
     };
     for (what, report) in measure(&generator, &addresses).await? {
         say(&format!("\n{what}: {}", report.summary()));

@@ -110,7 +110,9 @@ fn forwarded_port(kubectl: &Kubectl) -> Result<()> {
         .spawn()?;
     let output = child.stdout.take().context("no standard output")?;
     let mut line = String::new();
-    BufReader::new(output).read_line(&mut line)?;
+    // Kept open: kubectl reports every connection here, and ends when nobody listens.
+    let mut output = BufReader::new(output);
+    output.read_line(&mut line)?;
     // "Forwarding from 127.0.0.1:PORT -> 8080"
     let address = line
         .split_whitespace()

@@ -52,11 +52,14 @@ pub fn cluster_ips_from_a_pod(cluster: &Cluster) -> Result<()> {
 pub fn cluster_ips_from_a_node(cluster: &Cluster) -> Result<()> {
     let kubectl = cluster.kubectl(Version::Installed);
     for ip in both_families(&kubectl)? {
-        for node in NODES {
-            traffic::from_machine(cluster, node, &url(&ip, 80), REQUESTS)?
-                .spread_over(FRONT_PODS)?;
-            let datagrams = url(&ip, 7).replace("http://", "udp://");
-            traffic::from_machine(cluster, node, &datagrams, REQUESTS)?.spread_over(FRONT_PODS)?;
+        let datagrams = url(&ip, 7).replace("http://", "udp://");
+        for (node, url) in NODES
+            .iter()
+            .flat_map(|node| [(node, url(&ip, 80)), (node, datagrams.clone())])
+        {
+            traffic::from_machine(cluster, node, &url, REQUESTS)
+                .and_then(|report| report.spread_over(FRONT_PODS))
+                .with_context(|| format!("{node} to {url}"))?;
         }
     }
     Ok(())
