@@ -6,6 +6,7 @@
 //! is named where it is kept ([`policy`] above all).
 
 mod claims;
+mod draft;
 pub mod dump;
 mod endpoints;
 mod frontends;

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use super::claims::{Claims, Rank};
-use super::endpoints::{self, Endpoints, Merged};
+use super::draft::{self, Draft};
+use super::endpoints::{self, Merged};
 use super::frontends::{self, NodePortAddresses, Wanted};
-use super::policy::{self, Membership, Place};
+use super::policy::{self, Place};
 use super::{
-    EndpointSlice, Family, Fault, FrontendKind, HealthCheck, Node, ObjectName, PlannedBackend,
-    PlannedFrontend, PortId, PortPlan, Problem, Scope, Service, ServicePlan, ServicePort,
+    EndpointSlice, Family, Fault, FrontendKind, Node, ObjectName, PortId, Problem, Service,
+    ServicePlan, ServicePort,
 };
 use crate::maps::FrontendKey;
 
@@ -207,7 +208,7 @@ impl Planner {
             .copied()
             .filter(has_cluster_ip)
             .collect();
-        plan.health_check = health_check(entry, service);
+        plan.health_check = draft::health_check(entry.slices.values(), service);
         for (i, port) in service.ports.iter().enumerate() {
             for family in Family::ALL {
                 let mine = owned
@@ -267,7 +268,7 @@ impl Planner {
             members: &members,
             exists: policy::exists_anywhere(&merged),
         };
-        for (scope, frontends) in scopes(service, frontends) {
+        for (scope, frontends) in draft::scopes(service, frontends) {
             let id = PortId {
                 service: plan.service.clone(),
                 port: port.name.clone(),
@@ -391,117 +392,6 @@ impl Planner {
             .map(|(name, _)| name.clone())
             .collect()
     }
-}
-
-/// What is the same for all scopes of a port.
-struct Draft<'a> {
-    service: &'a Service,
-    joined: &'a Endpoints<'a>,
-    members: &'a [Membership],
-    exists: bool,
-}
-
-impl Draft<'_> {
-    fn finish(&self, id: PortId, frontends: &[(FrontendKey, FrontendKind)]) -> PortPlan {
-        let external = frontends.iter().any(|(_, kind)| kind.external());
-        // Traffic from inside to an external frontend goes to all endpoints, whatever the policies.
-        let internal_local = self.service.internal_local
-            && id.scope == Scope::All
-            && frontends
-                .iter()
-                .any(|(_, kind)| *kind == FrontendKind::ClusterIp);
-        let external_local = self.service.external_local;
-        let backends: Vec<_> = self
-            .joined
-            .iter()
-            .zip(self.members)
-            .map(|(((addr, port), merged), member)| PlannedBackend {
-                addr: *addr,
-                port: *port,
-                local: merged.local,
-                internal: if internal_local {
-                    member.local
-                } else {
-                    member.cluster
-                },
-                external: external
-                    && if external_local {
-                        member.local
-                    } else {
-                        member.cluster
-                    },
-            })
-            .filter(|backend| backend.internal || backend.external)
-            .collect();
-        let none = |test: fn(&PlannedBackend) -> bool| !backends.iter().any(test);
-        let ranges: Vec<_> = self
-            .service
-            .source_ranges
-            .iter()
-            .copied()
-            .filter(|network| Family::of(network.ip()) == id.family)
-            .collect();
-        let restricted =
-            |kind: FrontendKind| kind == FrontendKind::LoadBalancer && !ranges.is_empty();
-        let planned = |(key, kind): &(_, FrontendKind)| PlannedFrontend {
-            key: *key,
-            kind: *kind,
-            source_ranges: restricted(*kind),
-        };
-        PortPlan {
-            id,
-            affinity: self.service.affinity,
-            source_ranges: if frontends.iter().any(|(_, kind)| restricted(*kind)) {
-                ranges.clone()
-            } else {
-                Vec::new()
-            },
-            internal_drop: self.exists && none(|backend| backend.internal),
-            external_drop: external && self.exists && none(|backend| backend.external),
-            external_local: external && external_local,
-            frontends: frontends.iter().map(planned).collect(),
-            backends,
-        }
-    }
-}
-
-type ScopedFrontends = Vec<(Scope, Vec<(FrontendKey, FrontendKind)>)>;
-
-/// Frontends by the set of backends that they share.
-fn scopes(service: &Service, frontends: &[(FrontendKey, FrontendKind)]) -> ScopedFrontends {
-    if !service.internal_local {
-        return vec![(Scope::All, frontends.to_vec())];
-    }
-    let (cluster, external): (Vec<_>, Vec<_>) = frontends
-        .iter()
-        .copied()
-        .partition(|(_, kind)| *kind == FrontendKind::ClusterIp);
-    [(Scope::All, cluster), (Scope::External, external)]
-        .into_iter()
-        .filter(|(_, frontends)| !frontends.is_empty())
-        .collect()
-}
-
-/// A pod of a dual-stack Service is in a slice of each family but counts once.
-fn health_check(entry: &Entry, service: &Service) -> Option<HealthCheck> {
-    let port = service.health_check_node_port?;
-    let of = |family| {
-        let slices = entry
-            .slices
-            .values()
-            .filter(move |slice| slice.family == family);
-        let endpoints = slices.flat_map(|slice| slice.endpoints.iter());
-        let local = endpoints.filter(|endpoint| endpoint.local && endpoint.ready);
-        local
-            .map(|endpoint| endpoint.addr)
-            .collect::<BTreeSet<_>>()
-            .len()
-    };
-    let local_endpoints = Family::ALL.into_iter().map(of).max().unwrap_or_default();
-    Some(HealthCheck {
-        port,
-        local_endpoints,
-    })
 }
 
 fn has_hints(slice: &EndpointSlice) -> bool {
