@@ -136,6 +136,7 @@ impl<T: Tables> Reconciler<T> {
             pool,
             range,
             ids: ids.into(),
+            canonical: true,
         });
         Ok(range)
     }

@@ -14,6 +14,9 @@ use crate::planner::PlannedBackend;
 pub(super) struct Port {
     pub service_id: u32,
     pub backends: BTreeMap<(IpAddr, u16), HeldBackend>,
+    /// More ids that hold one of these backends: a former agent died while they rested. They rest
+    /// again once no range has them.
+    pub strays: Vec<u32>,
     pub ranges: Vec<HeldRange>,
     /// Frontends written for this port. One may since belong to another port: its value tells.
     pub keys: BTreeSet<FrontendKey>,
@@ -34,8 +37,10 @@ pub(super) struct HeldBackend {
 pub(super) struct HeldRange {
     pub pool: Pool,
     pub range: Range,
-    /// What it was made from: the backends' ids by address and port. Empty when that is unknown.
+    /// The ids in it: by address and port, or in their own order when it is not `canonical`.
     pub ids: Box<[u32]>,
+    /// It is what this agent would write for these ids.
+    pub canonical: bool,
 }
 
 impl Port {
@@ -43,6 +48,7 @@ impl Port {
         Self {
             service_id,
             backends: BTreeMap::new(),
+            strays: Vec::new(),
             ranges: Vec::new(),
             keys: BTreeSet::new(),
             source_ranges: BTreeSet::new(),
@@ -59,7 +65,7 @@ impl Port {
     }
 
     pub fn range_of(&self, pool: Pool, ids: &[u32]) -> Option<Range> {
-        let same = |held: &&HeldRange| held.pool == pool && *held.ids == *ids;
+        let same = |held: &&HeldRange| held.canonical && held.pool == pool && *held.ids == *ids;
         self.ranges.iter().find(same).map(|held| held.range)
     }
 
@@ -76,6 +82,7 @@ impl Port {
 
     pub fn is_empty(&self) -> bool {
         self.backends.is_empty()
+            && self.strays.is_empty()
             && self.ranges.is_empty()
             && self.keys.is_empty()
             && self.source_ranges.is_empty()

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::Instant;
 
-use sluice_common::{Backend, Frontend, Range, frontend_flags};
+use sluice_common::{Backend, Frontend, Range, backend_flags, frontend_flags};
 
 use super::expose::maglev_entries;
 use super::held::{HeldBackend, HeldRange, Port};
@@ -16,12 +16,15 @@ use super::{Reconciler, Report, Retries};
 use crate::maps::{FrontendKey, MapError, Pool, Protocol, Tables};
 use crate::planner::PortId;
 
+/// The flags of a backend that new connections may go to.
+const ELIGIBLE: u16 = backend_flags::INTERNAL | backend_flags::EXTERNAL;
+
 /// Services in the maps that no plan has claimed.
 #[derive(Debug, Default)]
 pub(super) struct Orphans {
     ports: BTreeMap<u32, Port>,
     by_name: HashMap<String, u32>,
-    /// Backends that nothing can be made of: without a service, or twice in one.
+    /// Backends without a service.
     strays: Vec<u32>,
 }
 
@@ -97,20 +100,13 @@ impl<T: Tables> Reconciler<T> {
             if !self.pools.backends.reserve(id) {
                 continue;
             }
-            let place = (addr.to_ip(), port.get());
-            let known = self
-                .orphans
-                .ports
-                .get(&service_id)
-                .is_some_and(|port| port.backends.contains_key(&place));
-            if service_id == 0 || known {
+            if service_id == 0 {
                 self.orphans.strays.push(id);
-            } else {
-                self.orphans
-                    .port(service_id)
-                    .backends
-                    .insert(place, HeldBackend { id, flags });
+                continue;
             }
+            let place = (addr.to_ip(), port.get());
+            let found = HeldBackend { id, flags };
+            keep_one(self.orphans.port(service_id), place, found);
         }
         Ok(())
     }
@@ -147,8 +143,8 @@ impl<T: Tables> Reconciler<T> {
         }
         let entries = self.tables.read_range(pool, range)?;
         let port = self.orphans.port(service_id);
-        let ids = made_from(port, pool, entries);
-        port.ranges.push(HeldRange { pool, range, ids });
+        let held = made_from(port, pool, range, entries);
+        port.ranges.push(held);
         Ok(())
     }
 
@@ -189,8 +185,21 @@ impl<T: Tables> Reconciler<T> {
     }
 }
 
-/// The ids, by place, whose range this is; none when it is not what the agent would write.
-fn made_from(port: &Port, pool: Pool, entries: Vec<u32>) -> Box<[u32]> {
+/// Of two ids for one backend the one that is eligible is in use; the other one was at rest when its
+/// agent died.
+fn keep_one(port: &mut Port, place: (IpAddr, u16), found: HeldBackend) {
+    let eligible = |held: &HeldBackend| held.flags & ELIGIBLE != 0;
+    match port.backends.get_mut(&place) {
+        None => _ = port.backends.insert(place, found),
+        Some(known) if !eligible(known) && eligible(&found) => {
+            port.strays.push(std::mem::replace(known, found).id);
+        }
+        Some(_) => port.strays.push(found.id),
+    }
+}
+
+/// A range by what it was made from, as far as that can be told.
+fn made_from(port: &Port, pool: Pool, range: Range, entries: Vec<u32>) -> HeldRange {
     let used: BTreeSet<u32> = entries.iter().copied().collect();
     let in_use = port
         .backends
@@ -202,9 +211,15 @@ fn made_from(port: &Port, pool: Pool, entries: Vec<u32>) -> Box<[u32]> {
         Pool::Slots => ids.clone(),
         Pool::Maglev => maglev_entries(places.into_iter(), &ids),
     };
-    if entries == expected {
-        ids.into()
-    } else {
-        Box::default()
+    let canonical = entries == expected;
+    HeldRange {
+        pool,
+        range,
+        ids: if canonical {
+            ids.into()
+        } else {
+            used.into_iter().collect()
+        },
+        canonical,
     }
 }

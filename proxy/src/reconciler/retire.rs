@@ -73,7 +73,23 @@ impl<T: Tables> Reconciler<T> {
         self.retire_frontends(plan, port)?;
         self.retire_ranges(port, now);
         self.retire_source_ranges(plan, port)?;
+        self.retire_strays(port, now);
         self.retire_backends(protocol, plan, port, now)
+    }
+
+    fn retire_strays(&mut self, port: &mut Port, now: Instant) {
+        if port.strays.is_empty() {
+            return;
+        }
+        let in_use = port.eligibility();
+        let pools = &mut self.pools;
+        port.strays.retain(|id| {
+            let keep = in_use.contains_key(id);
+            if !keep {
+                pools.rest(now, Resting::Backend(*id));
+            }
+            keep
+        });
     }
 
     fn retire_frontends(
