@@ -18,6 +18,7 @@ use crate::maps::Capacity;
 use crate::maps::kernel::KernelMaps;
 use crate::planner::{Node, Options, Planner};
 use crate::reconciler::Reconciler;
+use crate::watch::{Feed, Nodes};
 use crate::{interfaces, loader, preflight, servers, watch};
 
 /// Where pins are unless said otherwise.
@@ -140,8 +141,14 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     });
     planner.set_node_port_addresses(node.node_port_addresses(&Node::default()));
     let addresses = interfaces::watch().context("cannot watch this machine's addresses")?;
-    let events = watch::start(&client, &config.node_name);
-    Agent::new(planner, reconciler, node, shared, observer)
+    let nodes = if config.masquerades() {
+        Nodes::All
+    } else {
+        Nodes::Own
+    };
+    let events = watch::start(&client, &config.node_name, nodes);
+    let feed = Feed::new(&config.node_name);
+    Agent::new(feed, planner, reconciler, node, shared, observer)
         .run(events, addresses, cancel)
         .await;
     info!("ended; programs and maps stay, so traffic goes on");

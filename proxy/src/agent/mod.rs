@@ -71,6 +71,7 @@ struct Planned {
 impl<T: Tables> Agent<T> {
     /// An agent over tables that may hold what an earlier one wrote.
     pub fn new(
+        feed: Feed,
         planner: Planner,
         reconciler: Reconciler<T>,
         node: NodeConfig,
@@ -79,7 +80,7 @@ impl<T: Tables> Agent<T> {
     ) -> Self {
         Self {
             planner,
-            feed: Feed::default(),
+            feed,
             reconciler,
             node,
             node_port_health: NodePortHealth::new(shared.health.clone()),
@@ -149,7 +150,8 @@ impl<T: Tables> Agent<T> {
     fn node_changed(&mut self) {
         let node: &Node = self.planner.node();
         let selected = self.node.node_port_addresses(node);
-        self.node_written &= !self.node.set_node(node);
+        let changed = self.node.set_node(node) | self.node.set_peers(self.feed.peers());
+        self.node_written &= !changed;
         self.planner.set_node_port_addresses(selected);
     }
 

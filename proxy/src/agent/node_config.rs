@@ -23,6 +23,8 @@ pub struct NodeConfig {
     select: NodePortAddresses,
     /// Addresses of this network namespace's interfaces.
     local: Vec<IpAddr>,
+    /// The prefixes that the configuration asks for.
+    configured: BTreeMap<IpNetwork, u32>,
     tables: NodeTables,
 }
 
@@ -39,13 +41,14 @@ impl NodeConfig {
             },
             cidrs: BTreeMap::new(),
         };
-        if config.masquerade && !config.cluster_cidrs.is_empty() {
+        if config.masquerades() {
             tables.config.flags |= config_flags::MASQUERADE;
-            add_cidrs(config, &mut tables);
+            tables.cidrs = configured_cidrs(config);
         }
         let mut this = Self {
             select: config.node_port_addresses.clone(),
             local: Vec::new(),
+            configured: tables.cidrs.clone(),
             tables,
         };
         this.set_local(local);
@@ -80,6 +83,19 @@ impl NodeConfig {
             self.tables.config.node_v6 = v6.into();
         }
         self.tables.config != old
+    }
+
+    /// Takes in the other Nodes' addresses; says whether what the maps should hold has changed. Nodes
+    /// have routes to pods, so pods keep their addresses towards them: what a pod answers to a
+    /// process of another node must come from where that process sent it.
+    pub fn set_peers(&mut self, peers: impl Iterator<Item = IpAddr>) -> bool {
+        if self.tables.config.flags & config_flags::MASQUERADE == 0 {
+            return false;
+        }
+        let exempt = cidr_flags::NO_MASQUERADE_DESTINATION;
+        let peers = peers.map(|peer| (IpNetwork::from(peer), exempt));
+        let old = std::mem::replace(&mut self.tables.cidrs, with_outer(&self.configured, peers));
+        self.tables.cidrs != old
     }
 
     /// The addresses that node ports are served on.
@@ -118,23 +134,33 @@ fn is_reachable(addr: &IpAddr) -> bool {
     !addr.is_loopback() && !addr.is_unspecified() && !link_local
 }
 
-/// The longest prefix decides alone, so one inside another carries the outer one's flags too.
-fn add_cidrs(config: &config::Config, tables: &mut NodeTables) {
+fn configured_cidrs(config: &config::Config) -> BTreeMap<IpNetwork, u32> {
     let inside = cidr_flags::MASQUERADE_SOURCE | cidr_flags::NO_MASQUERADE_DESTINATION;
-    let pods = config
-        .cluster_cidrs
-        .iter()
-        .map(|network| (*network, inside));
+    let exempt = cidr_flags::NO_MASQUERADE_DESTINATION;
     let fixed = LINK_LOCAL.iter().filter_map(|text| text.parse().ok());
-    let exempt = config.non_masquerade_cidrs.iter().copied().chain(fixed);
-    let all: Vec<(IpNetwork, u32)> = pods
-        .chain(exempt.map(|network| (network, cidr_flags::NO_MASQUERADE_DESTINATION)))
-        .collect();
-    for (network, _) in &all {
-        let around = all.iter().filter(|(outer, _)| contains(outer, network));
-        let flags = around.fold(0, |flags, (_, outer)| flags | outer);
-        tables.cidrs.insert(*network, flags);
+    let outside = config.non_masquerade_cidrs.iter().copied().chain(fixed);
+    let mut all: BTreeMap<_, _> = outside.map(|network| (network, exempt)).collect();
+    for network in &config.cluster_cidrs {
+        all.insert(*network, inside);
     }
+    with_outer(&all, std::iter::empty())
+}
+
+/// `known` and `more`. The longest prefix decides alone, so one inside another carries the outer
+/// one's flags too.
+fn with_outer(
+    known: &BTreeMap<IpNetwork, u32>,
+    more: impl Iterator<Item = (IpNetwork, u32)>,
+) -> BTreeMap<IpNetwork, u32> {
+    let flags = |network: &IpNetwork, own: u32| {
+        let around = known.iter().filter(|(outer, _)| contains(outer, network));
+        around.fold(own, |flags, (_, outer)| flags | outer)
+    };
+    let known_too = known.iter().map(|(network, own)| (*network, *own));
+    known_too
+        .chain(more)
+        .map(|(network, own)| (network, flags(&network, own)))
+        .collect()
 }
 
 fn contains(outer: &IpNetwork, inner: &IpNetwork) -> bool {
@@ -224,6 +250,23 @@ mod tests {
         assert_eq!(tables.cidrs[&"10.244.0.0/16".parse().unwrap()], 3);
         assert_eq!(tables.cidrs[&"10.0.0.0/8".parse().unwrap()], 2);
         assert_eq!(tables.cidrs.len(), 2 + LINK_LOCAL.len());
+    }
+
+    #[test]
+    fn pods_keep_their_addresses_towards_other_nodes() {
+        let flags = Flags {
+            masquerade: true,
+            cluster_cidr: Some("10.244.0.0/16".to_owned()),
+            ..Flags::default()
+        };
+        let mut node = NodeConfig::new(&config(flags), 1, Vec::new());
+        let peers = || ["198.18.0.12", "10.244.9.9"].map(|addr| addr.parse().unwrap());
+        assert!(node.set_peers(peers().into_iter()));
+        assert!(!node.set_peers(peers().into_iter()));
+        assert_eq!(node.tables.cidrs[&"198.18.0.12/32".parse().unwrap()], 2);
+        assert_eq!(node.tables.cidrs[&"10.244.9.9/32".parse().unwrap()], 3);
+        assert!(node.set_peers(std::iter::empty()));
+        assert_eq!(node.tables.cidrs.len(), 1 + LINK_LOCAL.len());
     }
 
     #[test]

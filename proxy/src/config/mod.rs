@@ -48,6 +48,13 @@ pub struct Config {
     pub timeouts: Timeouts,
 }
 
+impl Config {
+    /// Whether pods that leave the cluster get the node's address: it must be known who is a pod.
+    pub fn masquerades(&self) -> bool {
+        self.masquerade && !self.cluster_cidrs.is_empty()
+    }
+}
+
 /// Which of the node's addresses node ports are served on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodePortAddresses {

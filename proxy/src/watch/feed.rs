@@ -1,13 +1,17 @@
 //! From watch events to the planner's memory.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use super::{Event, Step};
 use crate::planner::{Node, ObjectName, Planner};
 
 /// Hands events to a planner, and notices what a new list no longer names.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Feed {
+    own_node: ObjectName,
+    /// The addresses of the other Nodes, where they are watched.
+    peers: BTreeMap<ObjectName, Vec<IpAddr>>,
     services: Listing,
     slices: Listing,
     nodes: Listing,
@@ -39,6 +43,22 @@ impl Listing {
 }
 
 impl Feed {
+    /// A feed for the agent of this Node.
+    pub fn new(own_node: &str) -> Self {
+        Self {
+            own_node: ObjectName::new("", own_node),
+            peers: BTreeMap::new(),
+            services: Listing::default(),
+            slices: Listing::default(),
+            nodes: Listing::default(),
+        }
+    }
+
+    /// The other Nodes' addresses.
+    pub fn peers(&self) -> impl Iterator<Item = IpAddr> {
+        self.peers.values().flatten().copied()
+    }
+
     /// Takes in an event.
     pub fn take(&mut self, planner: &mut Planner, event: Event) {
         match event {
@@ -86,17 +106,34 @@ impl Feed {
         }
     }
 
-    /// A Node that is gone leaves what was known of it in force: its addresses are still this
+    /// An own Node that is gone leaves what was known of it in force: its addresses are still this
     /// machine's, only load balancers should stay away. A new one of that name may follow.
     fn node(&mut self, planner: &mut Planner, step: Step<Node>) {
         match step {
-            Step::Seen(_, Some(node), _) => planner.set_node(node),
-            Step::Listed => self.nodes.complete = true,
-            Step::Deleted(_) => planner.set_node(Node {
+            Step::Seen(name, Some(node), _) if name == self.own_node => planner.set_node(node),
+            Step::Deleted(name) if name == self.own_node => planner.set_node(Node {
                 leaving: true,
                 ..planner.node().clone()
             }),
-            Step::Restarted | Step::Seen(..) => {}
+            step => self.peer(step),
+        }
+    }
+
+    fn peer(&mut self, step: Step<Node>) {
+        match step {
+            Step::Restarted => self.nodes.restarted(self.peers.keys().cloned().collect()),
+            Step::Seen(name, node, _) => {
+                self.nodes.seen(&name);
+                if let Some(node) = node {
+                    self.peers.insert(name, node.addresses);
+                }
+            }
+            Step::Deleted(name) => _ = self.peers.remove(&name),
+            Step::Listed => {
+                for name in self.nodes.listed() {
+                    self.peers.remove(&name);
+                }
+            }
         }
     }
 }
@@ -131,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_second_list_touches_only_what_differs() {
-        let (mut feed, mut planner) = (Feed::default(), Planner::new(Options::default()));
+        let (mut feed, mut planner) = (Feed::new("node1"), Planner::new(Options::default()));
         let lists = [
             vec![
                 seen("same", "10.0.0.1"),
@@ -165,9 +202,42 @@ mod tests {
         assert_eq!(known, ["moved", "new", "same"]);
     }
 
+    fn node(name: &str, addr: &str) -> Event {
+        let node = Node {
+            addresses: vec![addr.parse().unwrap()],
+            ..Node::default()
+        };
+        Event::Node(Step::Seen(
+            ObjectName::new("", name),
+            Some(node),
+            Vec::new(),
+        ))
+    }
+
+    #[test]
+    fn other_nodes_are_peers_until_a_list_no_longer_names_them() {
+        let (mut feed, mut planner) = (Feed::new("node1"), Planner::new(Options::default()));
+        let events = [
+            Event::Node(Step::Restarted),
+            node("node1", "198.18.0.11"),
+            node("node2", "198.18.0.12"),
+            node("node3", "198.18.0.13"),
+            Event::Node(Step::Listed),
+            Event::Node(Step::Restarted),
+            node("node3", "198.18.0.33"),
+            Event::Node(Step::Listed),
+        ];
+        for event in events {
+            feed.take(&mut planner, event);
+        }
+        let peers: Vec<_> = feed.peers().map(|addr| addr.to_string()).collect();
+        assert_eq!(peers, ["198.18.0.33"]);
+        assert_eq!(planner.node().addresses.len(), 1);
+    }
+
     #[test]
     fn all_kinds_must_be_listed_before_anything_is_complete() {
-        let (mut feed, mut planner) = (Feed::default(), Planner::new(Options::default()));
+        let (mut feed, mut planner) = (Feed::new("node1"), Planner::new(Options::default()));
         let lists = [
             Event::Service(Step::Listed),
             Event::Slice(Step::Listed),

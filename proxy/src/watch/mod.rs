@@ -1,4 +1,5 @@
-//! What the agent sees of the cluster: Services, EndpointSlices and its own Node, and nothing else.
+//! What the agent sees of the cluster: Services, EndpointSlices and Nodes, and nothing else. Of the
+//! Nodes it sees its own, and where it masquerades the others too: they are no outsiders.
 //!
 //! Each kind has a task that follows one watch and sends [`Event`]s; [`Feed`] hands them to the
 //! planner. Objects are read into the planner's compact form as they arrive and dropped; lists come
@@ -48,7 +49,7 @@ pub enum Event {
     Service(Step<Service>),
     /// About an EndpointSlice.
     Slice(Step<EndpointSlice>),
-    /// About the own Node.
+    /// About a Node.
     Node(Step<Node>),
 }
 
@@ -65,8 +66,17 @@ pub enum Step<T> {
     Listed,
 }
 
+/// Which Nodes are followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nodes {
+    /// The own one.
+    Own,
+    /// Every one.
+    All,
+}
+
 /// Follows all three kinds until the receiver is gone. Each call opens watches of its own.
-pub fn start(client: &Client, node: &str) -> mpsc::Receiver<Event> {
+pub fn start(client: &Client, node: &str, follow: Nodes) -> mpsc::Receiver<Event> {
     let (events, receiver) = mpsc::channel(4096);
     let unlabelled = format!("!{PROXY_NAME_LABEL},!{HEADLESS_LABEL}");
     let config = watcher::Config::default()
@@ -87,7 +97,11 @@ pub fn start(client: &Client, node: &str) -> mpsc::Receiver<Event> {
     tokio::spawn(forward(slices, events.clone()));
 
     let api = Api::<Guarded<core::Node>>::all(client.clone());
-    let nodes = steps(api, config.fields(&format!("metadata.name={node}")));
+    let config = match follow {
+        Nodes::Own => config.fields(&format!("metadata.name={node}")),
+        Nodes::All => config,
+    };
+    let nodes = steps(api, config);
     let nodes = nodes.map(|step| {
         Event::Node(read(step, |_, node| {
             (Some(Node::from_api(node)), Vec::new())
