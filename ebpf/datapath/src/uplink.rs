@@ -6,7 +6,8 @@
 //! address, so that the answer comes back here; both directions are forwarded without the stack.
 
 use sluice_common::{
-    DropReason, Frontend, backend_flags, cidr_flags, config_flags, flow_flags, frontend_flags, proto,
+    DropReason, Frontend, backend_flags, cidr_flags, config_flags, flow_flags, frontend_flags,
+    proto,
 };
 
 use crate::address::Address;
@@ -93,7 +94,11 @@ fn find_frontend<'t, A: Address, T: Tables<A>>(
     work: &mut Work<A>,
     headers: Headers,
 ) -> Option<&'t Frontend> {
-    let Work { tuple, frontend_key, .. } = work;
+    let Work {
+        tuple,
+        frontend_key,
+        ..
+    } = work;
     frontend_key.addr = tuple.dst;
     frontend_key.port = tuple.dport;
     frontend_key.protocol = tuple.protocol as u8;
