@@ -78,22 +78,28 @@ pub fn all_in(hierarchies: &Hierarchies, cgroup: &Path, timeout: Duration) -> Ve
         if members.is_empty() || Instant::now() > deadline {
             return members;
         }
-        let opened: Vec<Process> = members
-            .iter()
-            .filter_map(|pid| Process::open(*pid).ok())
-            .collect();
-        // A number that was reused between the two lists belongs to somebody else.
-        let still = hierarchies.members(cgroup);
-        if members.iter().all(|pid| still.contains(pid)) {
-            opened
-                .iter()
-                .for_each(|process| drop(process.signal(libc::SIGKILL)));
+        let killed = kill_members(hierarchies, cgroup, &members);
+        let round = Instant::now() + ROUND;
+        for process in &killed {
+            process.wait(round.saturating_duration_since(Instant::now()));
         }
-        for process in &opened {
-            process.wait(Duration::from_millis(200));
-        }
-        if opened.is_empty() {
-            std::thread::sleep(Duration::from_millis(10));
+        if killed.is_empty() {
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+/// How long to wait for the killed before looking again at who is there.
+const ROUND: Duration = Duration::from_millis(200);
+
+/// Opens the processes first and kills those that are members still: a number that was given to another
+/// process between the two looks belongs to somebody else.
+fn kill_members(hierarchies: &Hierarchies, cgroup: &Path, pids: &[i32]) -> Vec<Process> {
+    let open = |pid: &i32| Some((*pid, Process::open(*pid).ok()?));
+    let opened: Vec<(i32, Process)> = pids.iter().filter_map(open).collect();
+    let still = hierarchies.members(cgroup);
+    let members = opened.into_iter().filter(|(pid, _)| still.contains(pid));
+    let kill =
+        |(_, process): (i32, Process)| process.signal(libc::SIGKILL).is_ok().then_some(process);
+    members.filter_map(kill).collect()
 }

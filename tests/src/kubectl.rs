@@ -41,13 +41,12 @@ impl Kubectl {
     /// A command with these blank-separated words.
     pub fn command(&self, words: &str) -> Command {
         let mut command = Command::new(&self.program);
-        command
-            .env("KUBECONFIG", &self.kubeconfig)
-            .args(words.split_whitespace());
         // A cache per server address would hand one test's discovery to the next.
         command
+            .env("KUBECONFIG", &self.kubeconfig)
             .arg("--cache-dir")
-            .arg(self.kubeconfig.with_file_name("kubectl-cache"));
+            .arg(self.kubeconfig.with_file_name("kubectl-cache"))
+            .args(words.split_whitespace());
         command
     }
 

@@ -135,7 +135,14 @@ impl Generator<'_> {
         command
             .args(["load", url, "--continuous", "--duration-ms", "300000"])
             .args(["--timeout-ms", &TIMEOUT_MILLIS.to_string()])
-            .args(["--interval-ms", "50", "--concurrency", "8"])
+            .args([
+                "--interval-ms",
+                "50",
+                "--concurrency",
+                "16",
+                "--pause-ms",
+                "10",
+            ])
             .stdout(Stdio::piped());
         let mut child = command.spawn().context("cannot run the load generator")?;
         let Some(output) = child.stdout.take() else {

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::str::FromStr;
 
 const SWITCHES: [&str; 3] = ["keep", "json", "continuous"];
-const OPTIONS: [&str; 7] = [
+const OPTIONS: [&str; 8] = [
     "port",
     "drain-ms",
     "requests",
     "concurrency",
     "timeout-ms",
+    "pause-ms",
     "duration-ms",
     "interval-ms",
 ];

@@ -19,6 +19,8 @@ struct Plan {
     keep: bool,
     timeout: Duration,
     concurrency: u64,
+    /// How long a thread rests between two requests.
+    pause: Duration,
     /// Requests that are still to be sent, over all threads.
     left: AtomicU64,
     stopped: AtomicBool,
@@ -44,6 +46,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, String> {
         keep: arguments.has("keep"),
         timeout: Duration::from_millis(arguments.get("timeout-ms", 2000)?).max(MIN_TIMEOUT),
         concurrency: arguments.get("concurrency", default_concurrency)?,
+        pause: Duration::from_millis(arguments.get("pause-ms", 0)?),
         left: AtomicU64::new(requests),
         stopped: AtomicBool::new(false),
     };
@@ -64,6 +67,7 @@ pub fn get(arguments: Arguments) -> Result<ExitCode, String> {
         keep: false,
         timeout: Duration::from_millis(arguments.get("timeout-ms", 2000)?).max(MIN_TIMEOUT),
         concurrency: 1,
+        pause: Duration::ZERO,
         left: AtomicU64::new(1),
         stopped: AtomicBool::new(false),
     };
@@ -130,6 +134,9 @@ impl Plan {
             match client.request() {
                 Ok(pod) => batch.succeeded(pod, started.elapsed()),
                 Err(reason) => batch.failure(reason),
+            }
+            if !self.pause.is_zero() {
+                thread::sleep(self.pause);
             }
             if handed_over.elapsed() > Duration::from_millis(20) {
                 lock(total).merge(&std::mem::take(&mut batch));

@@ -18,7 +18,8 @@ const USAGE: &str = "usage:
   echo serve [--port 8080] [--drain-ms 1000]
   echo get URL
   echo load URL [--requests 10000] [--concurrency 16] [--keep] [--timeout-ms 2000] [--json]
-  echo load URL --continuous [--duration-ms 10000] [--interval-ms 100] [--concurrency 4] [--keep]
+  echo load URL --continuous [--duration-ms 10000] [--interval-ms 100] [--concurrency 4]
+                     [--pause-ms 0] [--keep]
 
 URL is http://ADDRESS[:PORT][/PATH] or udp://ADDRESS:PORT; an IPv6 address stands in brackets.
 --continuous prints one JSON line per interval; without it a summary is printed at the end.";

@@ -21,7 +21,7 @@ struct Load(Vec<(&'static str, traffic::Background)>);
 impl Load {
     fn start(cluster: &Cluster, kubectl: &Kubectl) -> Result<Self> {
         let ips = cluster_ips(kubectl, "front")?;
-        let options = ["--concurrency", "2"];
+        let options = ["--concurrency", "4", "--pause-ms", "5"];
         let mut all = Vec::new();
         // From a node, since a stream through the API server would end with the process that is killed.
         for (what, ip) in [

@@ -13,6 +13,7 @@ use crate::network::url;
 
 const REQUESTS: u32 = 600;
 const NODE_PORT: u16 = 30080;
+const PACE: [&str; 2] = ["--pause-ms", "5"];
 
 /// Cluster IPs of a Service, IPv4 first.
 pub fn cluster_ips(kubectl: &Kubectl, service: &str) -> Result<Vec<String>> {
@@ -121,9 +122,13 @@ pub fn configuration_reaches_the_pods(cluster: &Cluster) -> Result<()> {
 pub fn scaling_changes_the_backends_without_a_failed_request(cluster: &Cluster) -> Result<()> {
     let kubectl = cluster.kubectl(Version::Installed);
     let ip = cluster_ips(&kubectl, "front")?.remove(0);
-    let inside = traffic::Background::from_pod(&kubectl, "client", &url(&ip, 80), &[])?;
-    let outside =
-        traffic::Background::from_machine(cluster, "client", &url("198.18.0.11", NODE_PORT), &[])?;
+    let inside = traffic::Background::from_pod(&kubectl, "client", &url(&ip, 80), &PACE)?;
+    let outside = traffic::Background::from_machine(
+        cluster,
+        "client",
+        &url("198.18.0.11", NODE_PORT),
+        &PACE,
+    )?;
     for replicas in [3, FRONT_PODS] {
         kubectl.run(&format!("scale deployment/front --replicas={replicas}"))?;
         kubectl.run("rollout status deployment/front --timeout=60s")?;
