@@ -1,6 +1,7 @@
 //! The datapath's tables, made of the kernel's maps.
 
 use core::ffi::c_void;
+use core::ptr;
 
 use aya_ebpf::bindings::{
     BPF_ANY, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, BPF_NOEXIST, bpf_fib_lookup,
@@ -109,25 +110,32 @@ impl World for Kernel {
 
     #[inline(always)]
     fn repeat<S: Step<Self>>(&self, times: u32, step: &mut S) {
-        let mut state = Loop { kernel: self, step };
-        let body = one_round::<S> as unsafe extern "C" fn(u64, *mut Loop<'_, S>) -> i64;
+        let mut state = Loop {
+            kernel: self,
+            step: ptr::from_mut(step).cast(),
+        };
+        let body = one_round::<S> as unsafe extern "C" fn(u64, *mut c_void) -> i64;
         // SAFETY: the kernel calls `one_round` with this state, and only until this returns.
         unsafe { bpf_loop(times, body as *mut c_void, (&raw mut state).cast(), 0) };
     }
 }
 
-/// What the body of a loop works on.
-struct Loop<'a, S> {
-    kernel: &'a Kernel,
-    step: &'a mut S,
+/// What the body of a loop works on. Without the step's type: the object would name the types of all
+/// steps, in an order that depends on where it is built.
+struct Loop {
+    kernel: *const Kernel,
+    step: *mut c_void,
 }
 
 /// # Safety
-/// Called by `bpf_loop` alone, with the state that was given to it.
-unsafe extern "C" fn one_round<S: Step<Kernel>>(_index: u64, state: *mut Loop<'_, S>) -> i64 {
-    // SAFETY: the caller's promise; nothing else uses the state meanwhile.
-    let state = unsafe { &mut *state };
-    i64::from(state.step.step(state.kernel))
+/// Called by `bpf_loop` alone, with a live [`Loop`] whose step is an `S`.
+unsafe extern "C" fn one_round<S: Step<Kernel>>(_index: u64, state: *mut c_void) -> i64 {
+    // SAFETY: the caller's promise; nothing else uses the step meanwhile.
+    unsafe {
+        let state = &*state.cast::<Loop>();
+        let step = &mut *state.step.cast::<S>();
+        i64::from(step.step(&*state.kernel))
+    }
 }
 
 #[inline(always)]
@@ -227,13 +235,22 @@ macro_rules! family {
 
             #[inline(always)]
             fn cidr(&self, addr: $addr) -> Cidr {
-                let key = CidrKey { pad: 0, key: Key::new($bits, addr) };
+                let key = CidrKey {
+                    pad: 0,
+                    key: Key::new($bits, addr),
+                };
                 $cidrs.get(&key.key).copied().unwrap_or(0)
             }
 
             #[inline(always)]
             fn allowed_source(&self, service_id: u32, client: $addr) -> bool {
-                let key = Key::new(32 + $bits, SourceRange { service_id, addr: client });
+                let key = Key::new(
+                    32 + $bits,
+                    SourceRange {
+                        service_id,
+                        addr: client,
+                    },
+                );
                 $sources.get(&SourceRangeKey(key).0).is_some()
             }
         }
