@@ -60,7 +60,7 @@ rules:
 
 # The committed eBPF objects are those that the source gives.
 stale:
-	hack/stale-objects
+	ebpf/update-prebuilt --check
 
 unit: static
 	cd examples/echo && cargo test --quiet --locked --release --target-dir "$(TARGET)/static"
