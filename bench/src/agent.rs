@@ -26,6 +26,7 @@ const PORTS: [u16; 2] = [7001, 7002];
 const CHANGING: u32 = 1;
 const ENDPOINTS: u32 = 10;
 const HEALTHZ: u16 = 10_256;
+const METRICS: u16 = 10_249;
 
 /// What an agent showed.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -34,6 +35,8 @@ pub struct Report {
     pub endpoints: u32,
     /// From the start of the process until everything is in new maps.
     pub start_s: f64,
+    /// How much of it the agent planned and wrote the maps.
+    pub write_s: f64,
     /// The same for a restart over maps that hold everything.
     pub restart_s: f64,
     /// From the API's write of an event until the frontend has changed in the map.
@@ -99,12 +102,14 @@ impl Stand {
         drop((services, slices));
         let kubeconfig = Kubeconfig::write(api.address)?;
         let (agent, start_s) = self.start(&kubeconfig.0)?;
+        let write_s = first_sync_seconds().context("the agent's metrics")?;
         drop(agent);
         let (agent, restart_s) = self.start(&kubeconfig.0)?;
         wait_for("the agent's watch", || Ok(api.watched()))?;
         let report = self.updates(&api, agent.0.id())?;
         let report = Report {
             start_s,
+            write_s,
             restart_s,
             ..report
         };
@@ -211,15 +216,25 @@ fn answer(port: u16) -> Result<()> {
 }
 
 fn ready() -> bool {
-    let ask = || {
-        let mut stream = TcpStream::connect(("127.0.0.1", HEALTHZ)).ok()?;
-        let request = "GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-        stream.write_all(request.as_bytes()).ok()?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).ok()?;
-        Some(text.starts_with("HTTP/1.1 200"))
-    };
-    ask().unwrap_or_default()
+    get(HEALTHZ, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
+}
+
+/// How long the only sync so far took.
+fn first_sync_seconds() -> Option<f64> {
+    let metrics = get(METRICS, "/metrics")?;
+    let mut lines = metrics.lines();
+    let line =
+        lines.find(|line| line.starts_with("kubeproxy_sync_proxy_rules_duration_seconds_sum"));
+    line?.rsplit(' ').next()?.parse().ok()
+}
+
+fn get(port: u16, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 fn megabytes(status: &str, field: &str) -> f64 {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 /// TCP flags.
 pub const SYN: u8 = 0x02;
+pub const RST: u8 = 0x04;
 pub const ACK: u8 = 0x10;
 
 /// What a frame says; 64 bytes of payload make it as long as a small request.

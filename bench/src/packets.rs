@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 
 use crate::bpf;
-use crate::frame::{ACK, SYN, Segment};
+use crate::frame::{ACK, RST, SYN, Segment};
 use crate::machine::{self, Machine};
 use crate::progress::Progress;
 use crate::stats::middle_mean;
@@ -25,6 +25,28 @@ const STEPS: u32 = 40;
 /// External addresses, and so backends, of each Service.
 const WIDTH: u32 = 2;
 const PORT: u16 = 80;
+
+/// Networks (see [`address`]): of a Service without endpoints, of nobody, of a Service that is its own backend.
+const REFUSED: u8 = 43;
+const NOBODY: u8 = 44;
+const OWN_BACKEND: u8 = 45;
+
+/// Steps of a walk that follows the same flows again and again: more, so that its cold beginning matters less.
+const LONG_WALK: u32 = 240;
+
+/// Names of what walks measure, by ring.
+const DNAT: [&str; 4] = [
+    "DNAT, known, 240 flows",
+    "DNAT, known, many flows",
+    "DNAT, new, same Services",
+    "DNAT, new, all Services",
+];
+const SNAT: [&str; 4] = [
+    "SNAT, known, 240 flows",
+    "SNAT, known, many flows",
+    "SNAT, new, same Services",
+    "SNAT, new, all Services",
+];
 
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
@@ -83,6 +105,7 @@ struct Stand {
     services: u32,
     program: OwnedFd,
     empty: OwnedFd,
+    _link: OwnedFd,
     programs: Vec<Program>,
 }
 
@@ -112,6 +135,8 @@ impl Stand {
             .find(|one| one.hook == "xdp-native");
         let program = bpf::program_by_id(attached.context("XDP is not attached")?.program)?;
         let programs = dataplane.attachments.iter().map(describe);
+        let empty = bpf::empty_program().context("cannot load the empty program")?;
+        let link = machine.run(|| bpf::attach_xdp(&empty, "up1"))?;
         Ok(Self {
             programs: programs.collect::<Result<_>>()?,
             machine,
@@ -119,7 +144,8 @@ impl Stand {
             v6,
             services,
             program,
-            empty: bpf::empty_program().context("cannot load the empty program")?,
+            empty,
+            _link: link.context("cannot attach the empty program")?,
         })
     }
 
@@ -137,30 +163,15 @@ impl Stand {
             empty_once: self.empty(rounds * 8, 1)?,
             net: BTreeMap::new(),
         };
-        for (ring, names) in [
-            (
-                Ring::Local,
-                [
-                    "DNAT, known, caches warm",
-                    "DNAT, known, many flows",
-                    "DNAT, new, caches warm",
-                    "DNAT, new, all Services",
-                ],
-            ),
-            (
-                Ring::Remote,
-                [
-                    "SNAT, known, caches warm",
-                    "SNAT, known, many flows",
-                    "SNAT, new, caches warm",
-                    "SNAT, new, all Services",
-                ],
-            ),
-        ] {
+        for (ring, names) in [(Ring::Local, DNAT), (Ring::Remote, SNAT)] {
             for (name, nanos) in names.into_iter().zip(self.ring(ring, rounds)?) {
                 result.net.insert(name, nanos - result.empty_walk);
             }
         }
+        let one = self.one_flow(rounds)?;
+        result
+            .net
+            .insert("DNAT, known, one flow", one - result.empty_long);
         let other = self.long(rounds)?;
         result
             .net
@@ -182,16 +193,29 @@ impl Stand {
         ))
     }
 
-    /// Known and warm, known and many, new and warm, new at all Services.
+    /// In the order of [`DNAT`] and [`SNAT`].
     fn ring(&self, ring: Ring, rounds: u32) -> Result<[f64; 4]> {
         // One source port a walk: no flow of an earlier walk is met again.
-        let warm = |round| (0, 1000 + round as u16);
+        let same = |round| (0, 1001 + round as u16);
         let all = |round| (round * STEPS, 20_000 + round as u16);
-        let new_warm = self.walks(ring, rounds, SYN, warm)?;
-        let new_all = self.walks(ring, rounds, SYN, all)?;
-        let known_all = self.walks(ring, rounds, ACK, all)?;
-        let known_warm = self.walks(ring, rounds, ACK, |_| warm(0))?;
-        Ok([known_warm, known_all, new_warm, new_all])
+        let again = |_| (0, 1000);
+        let new_same = self.walks(ring, rounds, STEPS, SYN, same)?;
+        let new_all = self.walks(ring, rounds, STEPS, SYN, all)?;
+        let known_many = self.walks(ring, rounds, STEPS, ACK, all)?;
+        self.walks(ring, 1, LONG_WALK, SYN, again)?;
+        let known_few = self.walks(ring, rounds, LONG_WALK, ACK, again)?;
+        Ok([known_few, known_many, new_same, new_all])
+    }
+
+    /// Flows that are reset and opened again: a backend is chosen and both entries are written, but in memory
+    /// that the caches know. What is new beyond that is paid for by cache misses of the flow table.
+    fn reopened(&self, rounds: u32) -> Result<f64> {
+        let mut all = Vec::new();
+        for _ in 0..rounds {
+            self.walks(Ring::Local, 1, STEPS, RST | ACK, |_| (0, 1001))?;
+            all.push(self.walks(Ring::Local, 1, STEPS, SYN, |_| (0, 1001))?);
+        }
+        Ok(middle_mean(&all))
     }
 
     /// Nanoseconds a step, of walks that begin where `start` says: so many steps along the ring, from this
@@ -200,6 +224,7 @@ impl Stand {
         &self,
         ring: Ring,
         rounds: u32,
+        steps: u32,
         flags: u8,
         start: impl Fn(u32) -> (u32, u16),
     ) -> Result<f64> {
@@ -207,27 +232,45 @@ impl Stand {
         for round in 0..rounds {
             let (at, sport) = start(round);
             let segment = self.segment(ring.first(self.v6, at, self.services), sport, flags);
-            let ran = bpf::run(&self.program, &segment.frame(), STEPS)?;
-            self.check(ring, at, &ran)?;
+            let ran = bpf::run(&self.program, &segment.frame(), steps)?;
+            self.check(ring, at + steps, &ran)?;
+            all.push(f64::from(ran.nanos));
+        }
+        Ok(middle_mean(&all))
+    }
+
+    /// A Service whose only backend is its own address: the packet stays as it is, so that it can be
+    /// repeated for long.
+    fn one_flow(&self, rounds: u32) -> Result<f64> {
+        let own = address(self.v6, OWN_BACKEND, 1);
+        bpf::run(&self.program, &self.segment(own, 1000, SYN).frame(), 1)?;
+        let frame = self.segment(own, 1000, ACK).frame();
+        let mut all = Vec::new();
+        for _ in 0..rounds {
+            let ran = bpf::run(&self.program, &frame, 10_000)?;
+            ensure!(
+                ran.verdict == XDP_PASS && destination(&ran.frame) == own,
+                "the flow to {own} strayed"
+            );
             all.push(f64::from(ran.nanos));
         }
         Ok(middle_mean(&all))
     }
 
     /// A walk that strayed would have measured something else.
-    fn check(&self, ring: Ring, at: u32, ran: &bpf::Ran) -> Result<()> {
+    fn check(&self, ring: Ring, end: u32, ran: &bpf::Ran) -> Result<()> {
         let verdict_fits = match ring {
             Ring::Local => ran.verdict == XDP_PASS,
             Ring::Remote => ran.verdict == XDP_TX || ran.verdict == XDP_REDIRECT,
         };
-        let first = ring.place(at + STEPS, self.services);
+        let first = ring.place(end, self.services);
         let ends: Vec<_> = (0..WIDTH)
             .map(|k| address(self.v6, ring.network(), first + k))
             .collect();
-        let end = destination(&ran.frame);
+        let reached = destination(&ran.frame);
         ensure!(
-            verdict_fits && ends.contains(&end),
-            "a walk ended at {end} with verdict {}, expected {ends:?}",
+            verdict_fits && ends.contains(&reached),
+            "a walk ended at {reached} with verdict {}, expected {ends:?}",
             ran.verdict
         );
         Ok(())
@@ -235,7 +278,7 @@ impl Stand {
 
     /// A packet to nobody: it stays as it is, so that it can be repeated for long.
     fn long(&self, rounds: u32) -> Result<f64> {
-        let frame = self.segment(address(self.v6, 44, 1), 1000, ACK).frame();
+        let frame = self.segment(address(self.v6, NOBODY, 1), 1000, ACK).frame();
         let mut all = Vec::new();
         for _ in 0..rounds {
             let ran = bpf::run(&self.program, &frame, 10_000)?;
@@ -251,7 +294,9 @@ impl Stand {
 
     /// A refusal turns the packet round, so each runs once.
     fn once(&self, rounds: u32) -> Result<f64> {
-        let frame = self.segment(address(self.v6, 43, 1), 1000, SYN).frame();
+        let frame = self
+            .segment(address(self.v6, REFUSED, 1), 1000, SYN)
+            .frame();
         let mut all = Vec::new();
         for _ in 0..rounds {
             let ran = bpf::run(&self.program, &frame, 1)?;
@@ -351,16 +396,18 @@ fn entries(v6: bool, services: u32) -> Vec<Entry> {
         .into_iter()
         .flat_map(|which| (0..ring).map(move |i| link(v6, which, i, ring)))
         .collect();
-    all.push(Entry {
-        name: "refused".to_owned(),
-        cluster_ip: address(v6, 40, 0),
-        external_ips: vec![address(v6, 43, 1)],
+    let alone = |network: u8, endpoints| Entry {
+        name: format!("alone-{network}"),
+        cluster_ip: address(v6, 40, network.into()),
+        external_ips: vec![address(v6, network, 1)],
         port: PORT,
         node_port: None,
-        endpoints: Vec::new(),
+        endpoints,
         target_port: PORT,
-        local: false,
-    });
+        local: true,
+    };
+    all.push(alone(REFUSED, Vec::new()));
+    all.push(alone(OWN_BACKEND, vec![address(v6, OWN_BACKEND, 1)]));
     all
 }
 

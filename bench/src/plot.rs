@@ -56,7 +56,7 @@ const MEASUREMENTS: [Measurement; 3] = [
     ("requests per second on kept connections", "/s", |case| {
         &case.requests
     }),
-    ("TCP throughput", "B/s", |case| &case.bytes),
+    ("TCP throughput", "Gbit/s", |case| &case.gigabits),
 ];
 
 fn packet_bars(report: &crate::packets::Report, family: &str) -> Vec<Bar> {
@@ -121,8 +121,7 @@ fn chart(title: &str, unit: &str, bars: &[Bar]) -> String {
 
 fn figure(value: f64, unit: &str) -> String {
     match value {
-        big if big >= 1e8 => format!("{:.2} G{unit}", big / 1e9),
-        middle if middle >= 1000.0 => format!("{middle:.0} {unit}"),
+        big if big >= 1000.0 => format!("{big:.0} {unit}"),
         small => format!("{small:.1} {unit}"),
     }
 }

@@ -136,10 +136,11 @@ fn rows(results: &Results) -> Vec<Row> {
 /// What a path may cost, in nanoseconds.
 fn packet_target(family: &str, path: &str) -> Option<Target> {
     match (family, path) {
-        ("IPv4", "DNAT, known, caches warm" | "SNAT, known, caches warm") => {
-            Some(Target::AtMost(60.0))
-        }
-        ("IPv4", "DNAT, new, caches warm" | "SNAT, new, caches warm") => Some(Target::AtMost(80.0)),
+        ("IPv4", "DNAT, known, one flow" | "SNAT, known, 240 flows") => Some(Target::AtMost(60.0)),
+        (
+            "IPv4",
+            "DNAT, new, reopened" | "DNAT, new, same Services" | "SNAT, new, same Services",
+        ) => Some(Target::AtMost(80.0)),
         _ => None,
     }
 }
@@ -186,7 +187,8 @@ fn service_rows(cases: &[Case], side: Side, rows: &mut Vec<Row>) {
     };
     for (name, direct) in direct.measurements() {
         for case in &cases {
-            let Some(rounds) = case.measurements().remove(name) else {
+            let found = case.measurements().find(|(other, _)| *other == name);
+            let Some((_, rounds)) = found else {
                 continue;
             };
             let what = format!("{place} {name}, {}", case.balancer.name());
@@ -202,18 +204,18 @@ fn service_rows(cases: &[Case], side: Side, rows: &mut Vec<Row>) {
             });
         }
     }
-    let errors: u64 = cases.iter().map(|case| case.errors).sum();
-    rows.push(Row::new(
-        format!("{place}: failed requests"),
-        0,
-        errors.to_string(),
-    ));
+    for case in cases {
+        let what = format!("{place} failed requests, {}", case.balancer.name());
+        if case.errors > 0 {
+            rows.push(Row::new(what, case.services, case.errors.to_string()));
+        }
+    }
 }
 
 fn service_target(side: Side, balancer: Balancer, name: &str) -> Option<Target> {
     match (side, balancer, name) {
         (Side::Inside, Balancer::Sluice, "new connections/s") => Some(Target::AtLeast(0.95)),
-        (Side::Inside, Balancer::Sluice, "kept requests/s" | "TCP bytes/s") => {
+        (Side::Inside, Balancer::Sluice, "kept requests/s" | "TCP Gbit/s") => {
             Some(Target::AtLeast(0.99))
         }
         _ => None,
@@ -234,6 +236,12 @@ fn agent_rows(agent: &agent::Report, rows: &mut Vec<Row>) {
         });
     };
     push("start to first full sync", agent.start_s, "s", Some(2.0));
+    push(
+        "of that, planning and writing maps",
+        agent.write_s,
+        "s",
+        None,
+    );
     push("restart to full sync", agent.restart_s, "s", None);
     let [map, connection] = agent.latencies();
     for (what, [p50, p99, most], limit) in [
@@ -259,9 +267,9 @@ fn agent_rows(agent: &agent::Report, rows: &mut Vec<Row>) {
 fn with_spread(rounds: &Rounds) -> String {
     let (median, spread) = (rounds.median(), rounds.spread() * 100.0);
     let value = match median {
-        big if big >= 1e8 => format!("{:.2} G", big / 1e9),
-        middle if middle >= 1000.0 => thousands(middle as u32),
-        small => format!("{small:.1}"),
+        big if big >= 1000.0 => thousands(big as u32),
+        small if small < 30.0 => format!("{small:.2}"),
+        middle => format!("{middle:.1}"),
     };
     format!("{value} +-{spread:.0}%")
 }

@@ -9,7 +9,6 @@
 //!
 //! The cases take turns within each round, so that what else happens on the machine meets all of them.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -82,8 +81,8 @@ pub struct Case {
     pub requests: Rounds,
     pub p50_us: Rounds,
     pub p99_us: Rounds,
-    /// Bytes per second on one connection.
-    pub bytes: Rounds,
+    /// Gigabits per second on one connection.
+    pub gigabits: Rounds,
     pub errors: u64,
 }
 
@@ -165,12 +164,22 @@ impl Stand {
                 cgroup = Some(group);
             }
         }
-        Ok(Self {
+        let stand = Self {
             case: Case::new(side, balancer, services),
             client: child::place(&network.client, cgroup.as_deref()),
             targets: targets(side, balancer, services, port),
             _server: server,
             _dataplane: dataplane,
+        };
+        stand.warm_up()?;
+        Ok(stand)
+    }
+
+    /// Neighbours are found, and every part has worked once.
+    fn warm_up(&self) -> Result<()> {
+        let time = Duration::from_millis(50);
+        child::wait_for(self.case.balancer.name(), || {
+            Ok(child::load(&self.client, Mode::Connect, &self.targets, time)?.rate > 0.0)
         })
     }
 
@@ -191,7 +200,8 @@ impl Stand {
         case.errors += short.errors + kept.errors;
         // Outside, segments are cut in software (XDP sees none that are bigger than the wire's).
         if case.side == Side::Inside {
-            case.bytes.0.push(load(Mode::Stream)?.rate);
+            let bytes = load(Mode::Stream)?.rate;
+            case.gigabits.0.push(bytes * 8.0 / 1e9);
         }
         Ok(())
     }
@@ -207,23 +217,21 @@ impl Case {
             requests: Rounds::default(),
             p50_us: Rounds::default(),
             p99_us: Rounds::default(),
-            bytes: Rounds::default(),
+            gigabits: Rounds::default(),
             errors: 0,
         }
     }
 
-    /// The measurements, for tables: name, unit, whether more is better, rounds.
-    pub fn measurements(&self) -> BTreeMap<&'static str, &Rounds> {
-        [
+    /// The measurements that there are, for tables.
+    pub fn measurements(&self) -> impl Iterator<Item = (&'static str, &Rounds)> {
+        let all = [
             ("new connections/s", &self.connections),
             ("kept requests/s", &self.requests),
             ("kept p50 us", &self.p50_us),
             ("kept p99 us", &self.p99_us),
-            ("TCP bytes/s", &self.bytes),
-        ]
-        .into_iter()
-        .filter(|(_, rounds)| !rounds.0.is_empty())
-        .collect()
+            ("TCP Gbit/s", &self.gigabits),
+        ];
+        all.into_iter().filter(|(_, rounds)| !rounds.0.is_empty())
     }
 }
 
