@@ -168,6 +168,8 @@ impl Stand {
                 result.net.insert(name, nanos - result.empty_walk);
             }
         }
+        let reopened = self.reopened(rounds)? - result.empty_walk;
+        result.net.insert("DNAT, new, reopened", reopened);
         let one = self.one_flow(rounds)?;
         result
             .net
