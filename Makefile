@@ -33,7 +33,7 @@ static:
 	@cd examples/echo && cargo build --quiet --locked --release --target-dir "$(TARGET)/static"
 
 build: static
-	cargo build --locked --release --workspace --bins
+	cargo build --locked --release -p sluice -p sluice-ipam --bins
 
 up: setup build
 	@$(SUDO) $(SLUICE) up $(ARGS)
