@@ -39,7 +39,11 @@ impl Binaries {
         let all = given.map(Path::to_path_buf).into_iter();
         let searched = all.chain(candidates.into_iter().filter(|_| given.is_none()));
         searched
-            .map(|directory| Self { directory })
+            .filter_map(|directory| {
+                Some(Self {
+                    directory: directory.canonicalize().ok()?,
+                })
+            })
             .find(|found| found.path("pause").is_file() && found.path("echo").is_file())
     }
 
