@@ -15,6 +15,15 @@ fn the_kernel_accepts_every_program() {
 }
 
 #[test]
+fn the_kernel_accepts_every_program_of_the_committed_object() {
+    let pins = Pins::new("prebuilt");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/prebuilt/sluice.bpf.o");
+    let object = std::fs::read(path).expect("the committed object");
+    loader::verify_object(&object, &pins.0, capacity())
+        .unwrap_or_else(|error| panic!("{}", chain(&error)));
+}
+
+#[test]
 fn maps_and_links_are_found_again_and_programs_replaced_on_the_same_links() {
     let (pins, machine) = (Pins::new("again"), Machine::with_cgroup("again"));
     let mut options = options(&pins);

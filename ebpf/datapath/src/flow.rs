@@ -19,6 +19,9 @@ const PORT_ATTEMPTS: u32 = 64;
 const LAST_PACKETS: Ticks = 2;
 /// How long a closed connection is remembered at most, in ticks: ten seconds.
 const CLOSED_LIFETIME: Ticks = 75;
+/// How long a server that closed first may refuse a new connection on the old one's tuple, in ticks: a
+/// minute (Linux's TCP_TIMEWAIT_LEN) and a second.
+const TIME_WAIT_LIFETIME: Ticks = 455;
 /// When a client that has heard nothing sends its SYN again, in ticks: a second (RFC 6298 section 2),
 /// less some.
 const SYN_AGAIN: Ticks = 6;
@@ -34,6 +37,7 @@ const fn lifetime(config: &Config, protocol: u32, state: FlowState) -> Ticks {
         FlowState::New => timeouts.other_new,
         FlowState::Established => timeouts.other_established,
         FlowState::Closed if timeouts.tcp_closing > CLOSED_LIFETIME => CLOSED_LIFETIME,
+        FlowState::TimeWait => TIME_WAIT_LIFETIME,
         _ => timeouts.tcp_closing,
     }
 }

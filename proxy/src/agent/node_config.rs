@@ -10,9 +10,10 @@ use crate::config::{self, NodePortAddresses};
 use crate::planner::Node;
 use crate::reconciler::NodeTables;
 
-/// Source ports for translated traffic: above what the kernel hands out itself
-/// (`ip_local_port_range` ends at 60999).
-const SNAT_PORTS: (u16, u16) = (61_000, 65_535);
+/// Source ports for translated traffic: below what the kernel hands out itself (`ip_local_port_range`
+/// begins at 32768) and below node ports. What listens on one of them is not in the way: an answer is known
+/// by both its ends. Many, because a server that closes first keeps its connection's tuple for a minute.
+const SNAT_PORTS: (u16, u16) = (1024, 29_999);
 
 /// Destinations that never leave the link.
 const LINK_LOCAL: [&str; 4] = ["169.254.0.0/16", "224.0.0.0/4", "fe80::/10", "ff00::/8"];

@@ -68,7 +68,7 @@ pub struct Dataplane {
 /// Links of hooks that `options` does not ask for (any more) are taken away, last of all.
 pub fn start(options: &Options) -> Result<Dataplane, LoaderError> {
     pins::prepare(&options.bpf_root)?;
-    let mut programs = object::open(&options.bpf_root, options.capacity)?;
+    let mut programs = object::open(object::OBJECT, &options.bpf_root, options.capacity)?;
     let mut wanted = Vec::new();
     if let Some(cgroup) = &options.cgroup {
         attach_sockets(options, cgroup, &mut programs, &mut wanted)?;
@@ -133,10 +133,20 @@ fn attach_device(
     Ok(())
 }
 
-/// Has the kernel verify every program, and attaches none. Makes the maps, if they are missing.
+/// Has the kernel verify every program of this build, and attaches none. Makes the maps, if they are
+/// missing.
 pub fn verify(bpf_root: &Path, capacity: Capacity) -> Result<(), LoaderError> {
+    verify_object(object::OBJECT, bpf_root, capacity)
+}
+
+/// [`verify`], for the programs of another object file.
+pub fn verify_object(
+    object: &[u8],
+    bpf_root: &Path,
+    capacity: Capacity,
+) -> Result<(), LoaderError> {
     pins::prepare(bpf_root)?;
-    let mut programs = object::open(bpf_root, capacity)?;
+    let mut programs = object::open(object, bpf_root, capacity)?;
     Hook::ALL
         .iter()
         .try_for_each(|hook| programs.of(*hook).map(drop))

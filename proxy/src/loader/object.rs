@@ -12,7 +12,9 @@ use super::{Hook, LoaderError, layout, pins};
 use crate::maps::kernel::NAME_LEN;
 use crate::maps::{Capacity, sys};
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sluice.bpf.o"));
+/// The object of this build.
+pub(super) static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sluice.bpf.o"));
 
 /// The programs; those that are loaded live as long as this or a link does.
 pub(super) struct Programs(Ebpf);
@@ -30,8 +32,12 @@ impl Programs {
     }
 }
 
-/// Opens the object over the maps pinned under `root`; makes and pins those that are missing.
-pub(super) fn open(root: &Path, capacity: Capacity) -> Result<Programs, LoaderError> {
+/// Opens an object over the maps pinned under `root`; makes and pins those that are missing.
+pub(super) fn open(
+    object: &[u8],
+    root: &Path,
+    capacity: Capacity,
+) -> Result<Programs, LoaderError> {
     let dir = pins::maps_dir(root);
     prepare_names(&dir, capacity)?;
     let mut loader = EbpfLoader::new();
@@ -44,7 +50,7 @@ pub(super) fn open(root: &Path, capacity: Capacity) -> Result<Programs, LoaderEr
         }
     }
     loader
-        .load(OBJECT)
+        .load(object)
         .map(Programs)
         .map_err(LoaderError::Object)
 }
