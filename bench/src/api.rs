@@ -15,8 +15,8 @@ pub struct Api {
 }
 
 struct Shared {
-    services: String,
-    slices: String,
+    services: Vec<String>,
+    slices: Vec<String>,
     node: Value,
     /// Watches of slices.
     watches: Mutex<Vec<TcpStream>>,
@@ -28,8 +28,8 @@ impl Api {
         let listener = TcpListener::bind("127.0.0.1:0").context("cannot bind")?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
-            services: list("ServiceList", services),
-            slices: list("EndpointSliceList", slices),
+            services: services.iter().map(Value::to_string).collect(),
+            slices: slices.iter().map(Value::to_string).collect(),
             node,
             watches: Mutex::default(),
         });
@@ -48,6 +48,11 @@ impl Api {
         !self.watches().is_empty()
     }
 
+    /// Watchers so far are gone; the next ones count.
+    pub fn forget_watchers(&self) {
+        self.watches().clear();
+    }
+
     /// Tells every watcher of a slice that is now like this.
     pub fn change_slice(&self, slice: &Value) -> Result<()> {
         let line = json!({"type": "MODIFIED", "object": slice}).to_string() + "\n";
@@ -64,14 +69,26 @@ impl Api {
     }
 }
 
-fn list(kind: &str, items: &[Value]) -> String {
-    let version = if kind == "ServiceList" {
-        "v1"
-    } else {
-        "discovery.k8s.io/v1"
+/// A page of a list, as `limit` and `continue` ask for it.
+fn list(kind: &str, items: &[String], query: &str) -> String {
+    let number = |name: &str| {
+        let mut parts = query.split('&');
+        parts.find_map(|part| part.strip_prefix(name)?.parse::<usize>().ok())
     };
-    json!({"kind": kind, "apiVersion": version, "metadata": {"resourceVersion": "1"}, "items": items})
-        .to_string()
+    let from = number("continue=").unwrap_or(0).min(items.len());
+    let most = number("limit=").unwrap_or(usize::MAX);
+    let to = from.saturating_add(most).min(items.len());
+    let version = if kind == "EndpointSliceList" {
+        "discovery.k8s.io/v1"
+    } else {
+        "v1"
+    };
+    let mut meta = json!({"resourceVersion": "1"});
+    if to < items.len() {
+        meta["continue"] = json!(to.to_string());
+    }
+    let items = items[from..to].join(",");
+    format!(r#"{{"kind":"{kind}","apiVersion":"{version}","metadata":{meta},"items":[{items}]}}"#)
 }
 
 impl Shared {
@@ -105,14 +122,12 @@ impl Shared {
             }
             return Some(());
         }
-        let nodes =
-            list("NodeList", std::slice::from_ref(&self.node)).replace("discovery.k8s.io/v1", "v1");
         let one = self.node.to_string();
         let body = match plain {
-            _ if slices => &self.slices,
-            "/api/v1/services" => &self.services,
-            "/api/v1/nodes" => &nodes,
-            _ => &one,
+            _ if slices => list("EndpointSliceList", &self.slices, query),
+            "/api/v1/services" => list("ServiceList", &self.services, query),
+            "/api/v1/nodes" => list("NodeList", std::slice::from_ref(&one), query),
+            _ => one,
         };
         let head = format!(
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
@@ -120,5 +135,25 @@ impl Shared {
         );
         stream.write_all(head.as_bytes()).ok()?;
         stream.write_all(body.as_bytes()).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_come_in_pages() {
+        let items: Vec<_> = ["1", "2", "3"].map(str::to_owned).into();
+        let page = |query| -> Value {
+            serde_json::from_str(&list("ServiceList", &items, query)).expect("JSON")
+        };
+        assert_eq!(page("")["items"], json!([1, 2, 3]));
+        let first = page("limit=2&x=y");
+        assert_eq!(first["items"], json!([1, 2]));
+        assert_eq!(first["metadata"]["continue"], "2");
+        let last = page("limit=2&continue=2");
+        assert_eq!(last["items"], json!([3]));
+        assert_eq!(last["metadata"]["continue"], Value::Null);
     }
 }

@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
+const MAP_CREATE: i32 = 0;
 const MAP_LOOKUP: i32 = 1;
 const PROG_LOAD: i32 = 5;
 const OBJ_GET: i32 = 7;
@@ -18,6 +19,7 @@ const LINK_CREATE: i32 = 28;
 const ATTACH_XDP: u32 = 37;
 const XDP_DRIVER: u32 = 1 << 2;
 const PROG_TYPE_XDP: u32 = 6;
+const MAP_TYPE_LRU_HASH: u32 = 9;
 
 fn bpf<T>(command: i32, attr: &mut T) -> io::Result<i32> {
     // SAFETY: `attr` is a live structure of this size, whose addresses are of live buffers.
@@ -54,6 +56,48 @@ pub fn lookup(map: &OwnedFd, key: &[u8], value: &mut [u8]) -> io::Result<()> {
 
 /// The XDP program that does nothing: `r0 = XDP_PASS; exit`.
 pub fn empty_program() -> io::Result<OwnedFd> {
+    load(&[0x0000_0002_0000_00b7, 0x0000_0000_0000_0095])
+}
+
+/// An XDP program that puts one new entry with a random key into an LRU table of keys of 16 bytes and values
+/// of 40: as little as remembering a new flow can cost.
+pub fn inserting_program(entries: u32) -> io::Result<OwnedFd> {
+    let mut attr = [MAP_TYPE_LRU_HASH, 16, 40, entries, 0, 0, 0, 0];
+    let map = bpf(MAP_CREATE, &mut attr).map(owned)?;
+    let fd = map.as_raw_fd() as u64;
+    // *(u64 *)(stack + offset) = 0
+    let store_zero = |offset: i16| 0x0a7a | u64::from(offset as u16) << 16;
+    let mut code = vec![
+        0x0000_0007_0000_0085,
+        random_to(-16),
+        0x0000_0007_0000_0085,
+        random_to(-12),
+    ];
+    code.extend([-8, -56, -48, -40, -32, -24].map(store_zero));
+    code.extend([
+        // r1 = map
+        fd << 32 | 0x1118,
+        0,
+        // r2 = stack - 16; r3 = stack - 56; r4 = BPF_NOEXIST
+        0x0000_0000_0000_a2bf,
+        0xffff_fff0_0000_0207,
+        0x0000_0000_0000_a3bf,
+        0xffff_ffc8_0000_0307,
+        0x0000_0001_0000_04b7,
+        // call map_update_elem; r0 = XDP_PASS; exit
+        0x0000_0002_0000_0085,
+        0x0000_0002_0000_00b7,
+        0x0000_0000_0000_0095,
+    ]);
+    load(&code)
+}
+
+/// `*(u32 *)(stack + offset) = r0`.
+const fn random_to(offset: i16) -> u64 {
+    0x0a63 | (offset as u16 as u64) << 16
+}
+
+fn load(code: &[u64]) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct Load {
         kind: u32,
@@ -61,11 +105,10 @@ pub fn empty_program() -> io::Result<OwnedFd> {
         code: u64,
         license: u64,
     }
-    const CODE: [u64; 2] = [0x0000_0002_0000_00b7, 0x0000_0000_0000_0095];
     let mut attr = Load {
         kind: PROG_TYPE_XDP,
-        instructions: 2,
-        code: CODE.as_ptr() as u64,
+        instructions: code.len() as u32,
+        code: code.as_ptr() as u64,
         license: c"Dual MIT/GPL".as_ptr() as u64,
     };
     bpf(PROG_LOAD, &mut attr).map(owned)

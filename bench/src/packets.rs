@@ -18,7 +18,7 @@ use crate::frame::{ACK, RST, SYN, Segment};
 use crate::machine::{self, Machine};
 use crate::progress::Progress;
 use crate::stats::middle_mean;
-use crate::tables::{Entry, Setup, address};
+use crate::tables::{Entry, FLOWS, Setup, address};
 
 /// Steps of a walk: fewer than the smallest ring has Services, and than a TTL has hops.
 const STEPS: u32 = 40;
@@ -61,6 +61,8 @@ pub struct Measured {
     pub empty_walk: f64,
     pub empty_long: f64,
     pub empty_once: f64,
+    /// One insertion into an LRU table as large as that of flows, by a program that does nothing else; net.
+    pub insertion: f64,
     pub net: BTreeMap<&'static str, f64>,
 }
 
@@ -105,7 +107,8 @@ struct Stand {
     services: u32,
     program: OwnedFd,
     empty: OwnedFd,
-    _link: OwnedFd,
+    inserting: OwnedFd,
+    _links: [OwnedFd; 2],
     programs: Vec<Program>,
 }
 
@@ -136,7 +139,13 @@ impl Stand {
         let program = bpf::program_by_id(attached.context("XDP is not attached")?.program)?;
         let programs = dataplane.attachments.iter().map(describe);
         let empty = bpf::empty_program().context("cannot load the empty program")?;
-        let link = machine.run(|| bpf::attach_xdp(&empty, "up1"))?;
+        let inserting =
+            bpf::inserting_program(FLOWS).context("cannot load the inserting program")?;
+        let attach = |program, device| {
+            let link = machine.run(|| bpf::attach_xdp(program, device))?;
+            link.with_context(|| format!("cannot attach to {device}"))
+        };
+        let links = [attach(&empty, "up1")?, attach(&inserting, "aside")?];
         Ok(Self {
             programs: programs.collect::<Result<_>>()?,
             machine,
@@ -145,7 +154,8 @@ impl Stand {
             services,
             program,
             empty,
-            _link: link.context("cannot attach the empty program")?,
+            inserting,
+            _links: links,
         })
     }
 
@@ -161,8 +171,10 @@ impl Stand {
             empty_walk: self.empty(rounds, STEPS)?,
             empty_long: self.empty(rounds, 10_000)?,
             empty_once: self.empty(rounds * 8, 1)?,
+            insertion: self.insertion(rounds)?,
             net: BTreeMap::new(),
         };
+        result.insertion -= result.empty_walk;
         for (ring, names) in [(Ring::Local, DNAT), (Ring::Remote, SNAT)] {
             for (name, nanos) in names.into_iter().zip(self.ring(ring, rounds)?) {
                 result.net.insert(name, nanos - result.empty_walk);
@@ -190,6 +202,14 @@ impl Stand {
             .segment(Ring::Local.first(self.v6, 0, self.services), 1, ACK)
             .frame();
         let one = |_| Ok(f64::from(bpf::run(&self.empty, &frame, repeat)?.nanos));
+        Ok(middle_mean(
+            &(0..rounds).map(one).collect::<Result<Vec<_>>>()?,
+        ))
+    }
+
+    fn insertion(&self, rounds: u32) -> Result<f64> {
+        let frame = self.segment(address(self.v6, NOBODY, 1), 1, ACK).frame();
+        let one = |_| Ok(f64::from(bpf::run(&self.inserting, &frame, STEPS)?.nanos));
         Ok(middle_mean(
             &(0..rounds).map(one).collect::<Result<Vec<_>>>()?,
         ))
@@ -379,6 +399,7 @@ fn describe(attachment: &sluice_proxy::loader::Attachment) -> Result<Program> {
 /// An uplink whose only neighbour is known, and everything routed to it.
 fn network(machine: &Machine) -> Result<()> {
     machine.ip("link add up0 type veth peer name up1")?;
+    machine.ip("link add aside type veth peer name aside1")?;
     machine.ip("link set up0 up")?;
     machine.ip("link set up1 up")?;
     machine.ip("address add 198.18.0.11/24 dev up0")?;

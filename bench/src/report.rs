@@ -161,6 +161,12 @@ fn packet_rows(report: &packets::Report, rows: &mut Vec<Row>) {
             let what = format!("{} empty program, {how}", measured.family);
             rows.push(Row::new(what, services, format!("{nanos:.1} ns")));
         }
+        let what = format!(
+            "{} reference: one insertion into an LRU table",
+            measured.family
+        );
+        let insertion = format!("{:.1} ns net", measured.insertion);
+        rows.push(Row::new(what, services, insertion));
         for (path, nanos) in &measured.net {
             let what = format!("{} {path}", measured.family);
             let mut row = Row::new(what, services, format!("{nanos:.1} ns net"));

@@ -151,7 +151,7 @@ impl Stand {
         );
         let network = Network::new(prefix, side, &tag)?;
         let server = child::serve(&network.server, SocketAddr::from(([0, 0, 0, 0], port)))?;
-        let entries = entries(services, port, side == Side::Inside);
+        let entries = entries(services, port, side == Side::Inside, balancer);
         let mut cgroup = None;
         let mut dataplane = None;
         match balancer {
@@ -269,11 +269,17 @@ fn cluster_ip(i: u32) -> IpAddr {
     Ipv4Addr::new(10, 96, high, low).into()
 }
 
-/// So many Services; that in the middle is the one that is asked for. The others' endpoints are nobody's.
-fn entries(services: u32, port: u16, local: bool) -> Vec<Entry> {
+/// So many Services; that in the middle is the one that is asked for. The others' endpoints are nobody's; in
+/// rule sets they have one each, since loading takes minutes else and no packet passes their chains.
+fn entries(services: u32, port: u16, local: bool, balancer: Balancer) -> Vec<Entry> {
+    let others = if balancer == Balancer::Sluice {
+        ENDPOINTS
+    } else {
+        1
+    };
     let entry = |i: u32| {
         let asked = i == services / 2;
-        let nobody = (0..ENDPOINTS).map(move |k| {
+        let nobody = (0..others).map(move |k| {
             let [_, high, middle, low] = (i * u32::from(ENDPOINTS) + u32::from(k)).to_be_bytes();
             IpAddr::from(Ipv4Addr::new(11, high, middle, low))
         });

@@ -17,6 +17,9 @@ use sluice_proxy::reconciler::{NodeTables, Reconciler};
 pub const NODE_V4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 11);
 pub const NODE_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x198, 0x18, 0, 0, 0, 0, 0x11);
 
+/// Entries of the flow tables: what a node with 8 GiB gets.
+pub const FLOWS: u32 = 1 << 19;
+
 /// A Service with one TCP port, and where its endpoints are.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -88,7 +91,7 @@ fn capacity(entries: &[Entry]) -> Capacity {
         counted_backends: room(backends as u32),
         slots: room(backends as u32),
         maglev: room(tables),
-        flows: 1 << 19,
+        flows: FLOWS,
         ..Capacity::default()
     }
 }
