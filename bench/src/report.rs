@@ -198,7 +198,7 @@ fn service_rows(cases: &[Case], side: Side, rows: &mut Vec<Row>) {
                 continue;
             };
             let what = format!("{place} {name}, {}", case.balancer.name());
-            let ratio = rounds.ratio(direct);
+            let ratio = rounds.median() / direct.median();
             let row = Row::new(what, case.services, with_spread(rounds));
             let row = match case.balancer {
                 Balancer::Direct => row,
@@ -212,21 +212,11 @@ fn service_rows(cases: &[Case], side: Side, rows: &mut Vec<Row>) {
     }
     for case in cases {
         let what = format!("{place} failed requests, {}", case.balancer.name());
-        if let Some(reason) = case.reasons.first() {
-            let value = format!("{} ({reason})", case.errors);
-            rows.push(Row::new(what, case.services, value));
-        }
-        let disturbed = case.disturbed.iter().copied().fold(0.0, f64::max);
-        if disturbed > NOTEWORTHY {
-            let what = format!("{place} disturbed by others, {}", case.balancer.name());
-            let value = format!("{:.0}% of a CPU, worst", disturbed * 100.0);
-            rows.push(Row::new(what, case.services, value));
+        if case.errors > 0 {
+            rows.push(Row::new(what, case.services, case.errors.to_string()));
         }
     }
 }
-
-/// What others may have of a processor without being mentioned.
-const NOTEWORTHY: f64 = 0.1;
 
 fn service_target(side: Side, balancer: Balancer, name: &str) -> Option<Target> {
     match (side, balancer, name) {
