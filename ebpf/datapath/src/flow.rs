@@ -56,9 +56,15 @@ pub fn follow<A: Address, T: Tables<A>>(tables: &T, work: &mut Work<A>, headers:
     let Work {
         tuple, flow: found, ..
     } = work;
+    let mut abandoned = false;
     let changed = tables.with_flow(tuple, |flow| {
         let state = flow.state();
-        if is_expired(flow, now) || reopens(flow, state, now, headers) {
+        if is_expired(flow, now) {
+            return None;
+        }
+        if reopens(flow, state, now, headers) {
+            abandoned = matches!(state, FlowState::New);
+            *found = *flow;
             return None;
         }
         let next = next_state(state, flow.flags, headers);
@@ -75,6 +81,9 @@ pub fn follow<A: Address, T: Tables<A>>(tables: &T, work: &mut Work<A>, headers:
         Some(changed || aged)
     });
     let Some(Some(changed)) = changed else {
+        if abandoned {
+            abandon(tables, work);
+        }
         return false;
     };
     if may_move(work, headers) && lost_backend(tables, &work.flow) {
@@ -190,6 +199,14 @@ fn update_twin<A: Address, T: Tables<A>>(tables: &T, work: &mut Work<A>) {
     if found.is_none() {
         tables.put_flow(&work.twin_key, &work.twin);
     }
+}
+
+/// Forgets the answers of a flow whose client asks again and gets another source port: the server may
+/// yet answer both, and the two answers would make the client and the server reset each other.
+#[inline(always)]
+fn abandon<A: Address, T: Tables<A>>(tables: &T, work: &mut Work<A>) {
+    derive_twin(work);
+    tables.delete_flow(&work.twin_key);
 }
 
 /// How the source port of a new flow is chosen.
