@@ -99,6 +99,17 @@ fn parse(bytes: &[u8]) -> Answer {
     }
 }
 
+/// Receives again when a signal came between: a receive with a time-out is never restarted by the kernel
+/// (signal(7)).
+pub fn uninterrupted<T>(mut receive: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match receive() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 /// A TCP connection that stays open.
 pub struct Conversation(pub TcpStream);
 
@@ -112,7 +123,7 @@ impl Conversation {
     pub fn ask(&mut self) -> io::Result<Answer> {
         self.0.write_all(b"who?")?;
         let mut answer = [0; 128];
-        let n = self.0.read(&mut answer)?;
+        let n = uninterrupted(|| self.0.read(&mut answer))?;
         if n == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -144,7 +155,7 @@ pub fn udp_socket(to: SocketAddr) -> io::Result<UdpSocket> {
 pub fn ask_udp_from(socket: &UdpSocket, to: SocketAddr) -> io::Result<(Answer, SocketAddr)> {
     socket.send_to(b"who?", to)?;
     let mut answer = [0; 128];
-    let (n, from) = socket.recv_from(&mut answer)?;
+    let (n, from) = uninterrupted(|| socket.recv_from(&mut answer))?;
     Ok((parse(&answer[..n]), from))
 }
 
@@ -173,7 +184,7 @@ pub fn ping(to: IpAddr) -> io::Result<()> {
     socket.send_to(&message, SocketAddr::new(to, 0))?;
     loop {
         let mut packet = [0; 256];
-        let (n, _) = socket.recv_from(&mut packet)?;
+        let (n, _) = uninterrupted(|| socket.recv_from(&mut packet))?;
         // Raw IPv4 sockets give the network header too.
         let icmp = if to.is_ipv4() {
             &packet[20..n]
