@@ -150,14 +150,17 @@ impl<T: Tables> Agent<T> {
     fn node_changed(&mut self) {
         let node: &Node = self.planner.node();
         let selected = self.node.node_port_addresses(node);
-        let changed = self.node.set_node(node) | self.node.set_peers(self.feed.peers());
-        self.node_written &= !changed;
+        self.node_written &= !self.node.set_node(node);
         self.planner.set_node_port_addresses(selected);
     }
 
     /// Writes what has changed, and what failed before and is due.
     fn sync(&mut self) {
         let start = Instant::now();
+        // Once a batch: a list of all Nodes is one change.
+        if let Some(peers) = self.feed.moved_peers() {
+            self.node_written &= !self.node.set_peers(peers);
+        }
         self.write_node(start);
         let changes = self.planner.drain();
         let retried: Vec<_> = self

@@ -12,6 +12,8 @@ pub struct Feed {
     own_node: ObjectName,
     /// The addresses of the other Nodes, where they are watched.
     peers: BTreeMap<ObjectName, Vec<IpAddr>>,
+    /// They are not as they were when they were last asked for.
+    peers_moved: bool,
     services: Listing,
     slices: Listing,
     nodes: Listing,
@@ -48,15 +50,17 @@ impl Feed {
         Self {
             own_node: ObjectName::new("", own_node),
             peers: BTreeMap::new(),
+            peers_moved: false,
             services: Listing::default(),
             slices: Listing::default(),
             nodes: Listing::default(),
         }
     }
 
-    /// The other Nodes' addresses.
-    pub fn peers(&self) -> impl Iterator<Item = IpAddr> {
-        self.peers.values().flatten().copied()
+    /// The other Nodes' addresses, when they have changed since the last call. Heartbeats change none.
+    pub fn moved_peers(&mut self) -> Option<impl Iterator<Item = IpAddr>> {
+        let moved = std::mem::take(&mut self.peers_moved);
+        moved.then(|| self.peers.values().flatten().copied())
     }
 
     /// Takes in an event.
@@ -124,14 +128,18 @@ impl Feed {
             Step::Restarted => self.nodes.restarted(self.peers.keys().cloned().collect()),
             Step::Seen(name, node, _) => {
                 self.nodes.seen(&name);
-                if let Some(node) = node {
-                    self.peers.insert(name, node.addresses);
+                if let Some(Node { addresses, .. }) = node {
+                    let moved = self.peers.get(&name) != Some(&addresses);
+                    self.peers_moved |= moved;
+                    if moved {
+                        self.peers.insert(name, addresses);
+                    }
                 }
             }
-            Step::Deleted(name) => _ = self.peers.remove(&name),
+            Step::Deleted(name) => self.peers_moved |= self.peers.remove(&name).is_some(),
             Step::Listed => {
                 for name in self.nodes.listed() {
-                    self.peers.remove(&name);
+                    self.peers_moved |= self.peers.remove(&name).is_some();
                 }
             }
         }
@@ -230,9 +238,13 @@ mod tests {
         for event in events {
             feed.take(&mut planner, event);
         }
-        let peers: Vec<_> = feed.peers().map(|addr| addr.to_string()).collect();
-        assert_eq!(peers, ["198.18.0.33"]);
+        let peers = feed
+            .moved_peers()
+            .map(|peers| peers.map(|addr| addr.to_string()).collect());
+        assert_eq!(peers, Some(vec!["198.18.0.33".to_owned()]));
         assert_eq!(planner.node().addresses.len(), 1);
+        feed.take(&mut planner, node("node3", "198.18.0.33"));
+        assert!(feed.moved_peers().is_none());
     }
 
     #[test]
