@@ -1,11 +1,6 @@
 //! The life of the process: serve, lead when elected, stop in order.
 
-use std::{
-    fs,
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
-    path::Path,
-};
+use std::{fs, io};
 
 use anyhow::Context;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -13,7 +8,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use sluice_apiserver::{Server, pki::Pki};
+use sluice_apiserver::{
+    Server,
+    pki::{self, Pki},
+};
 use sluice_client::election::{self, Candidate};
 
 use crate::{activation, settings::Settings};
@@ -24,8 +22,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let inherited = activation::listeners()?;
     let options = controllers(&settings)?;
     let server = Server::start(settings.apiserver(inherited)?).await?;
-    let loops = Loops::prepare(&settings, &server, options).await?;
-    write_admin_kubeconfig(&settings, &server)?;
+    let pki = Pki::open_or_create(&settings.data_dir())?;
+    let loops = Loops::prepare(&settings, &pki, &server, options).await?;
+    write_admin_kubeconfig(&settings, &pki, &server)?;
     info!(address = %server.local_addr(), "ready");
 
     let stop = CancellationToken::new();
@@ -73,12 +72,12 @@ struct Loops {
 impl Loops {
     async fn prepare(
         settings: &Settings,
+        pki: &Pki,
         server: &Server,
         options: sluice_controllers::Options,
     ) -> anyhow::Result<Self> {
-        let pki = Pki::open_or_create(&settings.data_dir())?;
         let url = server.loopback().server.clone();
-        let client = |user| client(&pki, user, &url);
+        let client = |user| client(pki, user, &url);
         Ok(Self {
             candidate: Candidate::new("kube-system", "sluice-master", identity(settings)?),
             elector: client("system:kube-controller-manager").await?,
@@ -125,7 +124,7 @@ fn identity(settings: &Settings) -> anyhow::Result<String> {
     }
     let host = nix::unistd::gethostname()?;
     let made = format!("{}_{}", host.to_string_lossy(), uuid::Uuid::new_v4());
-    replace(&path, &made)?;
+    pki::write_secret(&path, &made)?;
     Ok(made)
 }
 
@@ -150,33 +149,16 @@ fn controllers(settings: &Settings) -> anyhow::Result<sluice_controllers::Option
 }
 
 /// Writes the administrator's kubeconfig anew at every start: its certificate may have been about to end.
-fn write_admin_kubeconfig(settings: &Settings, server: &Server) -> anyhow::Result<()> {
+fn write_admin_kubeconfig(settings: &Settings, pki: &Pki, server: &Server) -> anyhow::Result<()> {
     let url = settings
         .kubeconfig_server
         .clone()
         .unwrap_or_else(|| format!("https://127.0.0.1:{}", server.local_addr().port()));
-    let pki = Pki::open_or_create(&settings.data_dir())?;
     let text = pki.kubeconfig("kubernetes-admin", &["system:masters"], &url)?;
-    replace(&settings.kubeconfig(), &text)
-}
-
-/// Puts a file readable by its owner only in place by rename: readers see the old one or the new one.
-fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
-    let write = || -> io::Result<()> {
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent)?;
-        }
-        let temporary = path.with_extension("new");
-        let mut options = fs::OpenOptions::new();
-        let mut file = options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
+    let path = settings.kubeconfig();
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)
+            .with_context(|| format!("cannot create {}", parent.display()))?;
+    }
+    Ok(pki::write_secret(&path, &text)?)
 }

@@ -1,11 +1,11 @@
 //! The command line's `kubeconfig` and `serving-cert`: hand out certificates of a master's authority.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
 
-use super::{Pki, files};
+use super::{Pki, files, write_secret};
 
 /// Where the master keeps its data unless told otherwise.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/sluice/master";
@@ -37,7 +37,7 @@ impl KubeconfigArgs {
         let config =
             Pki::open_or_create(&self.data_dir)?.kubeconfig(&self.user, &groups, &self.server)?;
         match self.out {
-            Some(path) => write_secret(&path, &config),
+            Some(path) => Ok(write_secret(&path, &config)?),
             None => {
                 print!("{config}");
                 Ok(())
@@ -80,8 +80,4 @@ impl ServingCertArgs {
         files::write(&self.out_dir.join("ca.crt"), pki.ca_pem(), 0o644)?;
         Ok(())
     }
-}
-
-fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
-    Ok(files::write(path, text, 0o600)?)
 }

@@ -73,6 +73,14 @@ impl Directory {
     }
 }
 
+/// A bare file name lies in the working directory.
+fn directory_of(path: &Path) -> &Path {
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
+}
+
 /// Replaces a file in one step, so that a reader or a crash never sees half of it.
 pub(super) fn write(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
     let mut name = path.as_os_str().to_owned();
@@ -88,7 +96,7 @@ pub(super) fn write(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> 
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
-        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+        File::open(directory_of(path))?.sync_all()
     };
     attempt().map_err(|source| {
         let _ = fs::remove_file(&temporary);
@@ -98,4 +106,16 @@ pub(super) fn write(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> 
             source,
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_name_is_in_the_working_directory() {
+        assert_eq!(directory_of(Path::new("admin.conf")), Path::new("."));
+        assert_eq!(directory_of(Path::new("a/admin.conf")), Path::new("a"));
+        assert_eq!(directory_of(Path::new("/admin.conf")), Path::new("/"));
+    }
 }

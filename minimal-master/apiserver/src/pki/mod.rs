@@ -159,6 +159,15 @@ impl Pki {
     }
 }
 
+/// Replaces a file that only its owner may read, in one step: a reader or a crash sees the old one or the
+/// new one.
+///
+/// # Errors
+/// Names the file.
+pub fn write_secret(path: &Path, text: &str) -> Result<(), PkiError> {
+    files::write(path, text, 0o600)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
